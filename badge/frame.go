@@ -43,6 +43,9 @@ func (f Frame) String() string { return fmt.Sprintf("frame of %d bits", len(f.bi
 // GoString masks the bits.
 func (f Frame) GoString() string { return f.String() }
 
+// Format masks the bits under every verb, those that String does not serve too.
+func (f Frame) Format(s fmt.State, _ rune) { fmt.Fprint(s, f.String()) }
+
 // LogValue masks the bits.
 func (f Frame) LogValue() slog.Value { return slog.StringValue(f.String()) }
 
