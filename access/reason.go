@@ -1,5 +1,124 @@
 package access
 
+import (
+	"fmt"
+	"strings"
+)
+
 // Reason is a stable code that says why a decision fell as it did. Codes are
 // never renamed and never used again for something else.
 type Reason string
+
+// The reasons, in the order in which Decide looks for them: of several causes
+// for a denial, the first here is the one that is named. What is wrong with
+// the card stands before what is wrong with the moment.
+const (
+	ReasonUnreadable        Reason = "unreadable"
+	ReasonAllowlistAbsent   Reason = "allowlist_absent"
+	ReasonUnknown           Reason = "unknown"
+	ReasonRevoked           Reason = "revoked"
+	ReasonLost              Reason = "lost"
+	ReasonEntryInvalid      Reason = "entry_invalid"
+	ReasonExpired           Reason = "expired"
+	ReasonNotYetValid       Reason = "not_yet_valid"
+	ReasonNoRight           Reason = "no_right"
+	ReasonLockdown          Reason = "lockdown"
+	ReasonAllowlistExpired  Reason = "allowlist_expired"
+	ReasonClockUnset        Reason = "clock_unset"
+	ReasonOutOfSchedule     Reason = "out_of_schedule"
+	ReasonGrantedBreakGlass Reason = "granted_break_glass"
+	ReasonGranted           Reason = "granted"
+)
+
+// ReasonText is what people are told of a reason.
+type ReasonText struct {
+	Code    Reason `json:"code"`
+	Granted bool   `json:"granted"`
+	// BreakGlassPasses says that a break-glass credential opens in spite of it.
+	BreakGlassPasses bool   `json:"break_glass_passes"`
+	Meaning          string `json:"meaning"`
+	Action           string `json:"action"` // what staff should do
+}
+
+var reasons = [...]ReasonText{
+	{ReasonUnreadable, false, false,
+		"The reader delivered bits that fit none of the formats it is configured for.",
+		"Present the card again, flat and slowly; if it keeps happening, identify the card with `gatehouse badge decode` and check the reader's formats."},
+	{ReasonAllowlistAbsent, false, false,
+		"The controller has no allowlist that it can trust: there is none, or its signature or content does not check.",
+		"Import the allowlist again; if one was there before, find out who or what changed the file."},
+	{ReasonUnknown, false, false,
+		"The card was read well but is not on the allowlist.",
+		"Check who holds the card and whether it was enrolled; a stranger's card is worth a look at the camera."},
+	{ReasonRevoked, false, false,
+		"The credential was taken back.",
+		"Do not let the person in on this card; find out why it is still in use and collect it."},
+	{ReasonLost, false, false,
+		"The credential was reported lost.",
+		"Check the identity of whoever presented it; if its owner found it, have it made active again."},
+	{ReasonEntryInvalid, false, false,
+		"The allowlist's entry for this card has a state or kind of person that this version does not know.",
+		"Update the controller's software or correct the entry at its source."},
+	{ReasonExpired, false, false,
+		"The credential's validity has ended.",
+		"If the person should still have access, have the validity extended."},
+	{ReasonNotYetValid, false, false,
+		"The credential's validity has not begun.",
+		"Wait for the first day of validity, or have it moved forward."},
+	{ReasonNoRight, false, false,
+		"The person is known but has no right to this door.",
+		"If the person needs this door, have the right added by whoever is responsible for it."},
+	{ReasonLockdown, false, true,
+		"The door is in lockdown: nobody is let in.",
+		"Follow the lockdown procedure; the door works as usual again once the lockdown is lifted."},
+	{ReasonAllowlistExpired, false, true,
+		"The allowlist is older than the site permits for this kind of person.",
+		"Restore the connection to the CRM or import a current allowlist."},
+	{ReasonClockUnset, false, true,
+		"The controller does not know the time, and the person's access depends on it.",
+		"Restore the network's time service or set the controller's clock; rights without any bound in time keep working."},
+	{ReasonOutOfSchedule, false, true,
+		"The person has a right to this door, but not at this time.",
+		"Come back within the schedule, or have the schedule changed if it is wrong."},
+	{ReasonGrantedBreakGlass, true, true,
+		"A break-glass credential opened a door that was otherwise denied; an alarm was raised.",
+		"Find out at once who used it and why, and review the use afterwards."},
+	{ReasonGranted, true, true,
+		"Everything that the rules ask for was met.",
+		"Nothing."},
+}
+
+// Reasons is the table of all reasons, in the order of precedence.
+func Reasons() []ReasonText { return append([]ReasonText(nil), reasons[:]...) }
+
+// Text is what people are told of r, and whether r is in the table.
+func (r Reason) Text() (ReasonText, bool) {
+	for _, t := range reasons {
+		if t.Code == r {
+			return t, true
+		}
+	}
+	return ReasonText{Code: r}, false
+}
+
+// ReasonsPage is the page of reason codes, in Markdown.
+func ReasonsPage() string {
+	var b strings.Builder
+	b.WriteString("# Reason codes\n\n" +
+		"Every decision has one of these codes. They are never renamed and never used again for something else.\n" +
+		"Where several causes deny, the first in this order is named. Any one of them denies, with one exception:\n" +
+		"a break-glass credential opens in spite of the causes marked so, and the decision is then `granted_break_glass`.\n\n" +
+		"| code | answer | break-glass opens | what it means | what to do |\n" +
+		"|---|---|---|---|---|\n")
+	for _, t := range reasons {
+		answer, passes := "denied", "no"
+		if t.Granted {
+			answer = "granted"
+		}
+		if t.BreakGlassPasses {
+			passes = "yes"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", t.Code, answer, passes, t.Meaning, t.Action)
+	}
+	return b.String()
+}

@@ -1,0 +1,434 @@
+// Package allowlist is the door's cache of who may enter: one SQLite file with
+// a row for each credential, found by a keyed hash of the card's number. The
+// number itself is not kept, and a row is sealed as a whole.
+//
+// The file is never changed in place. An import builds a new one aside, checks
+// it, and renames it over the old one; Source notices and swaps while lookups
+// go on. A manifest, signed by whoever governs the policy, vouches for the
+// version and for the digest of all that the file says.
+package allowlist
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	_ "github.com/mattn/go-sqlite3" // the SQLite driver
+
+	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/badge"
+)
+
+// FileName is the allowlist's name in a controller's folder.
+const FileName = "allowlist.db"
+
+const (
+	applicationID = 0x4748414c // "GHAL", SQLite's application_id
+	schemaVersion = 1          // SQLite's user_version
+	manifestType  = "gatehouse-allowlist"
+	// readCacheKiB is the page cache of one reading connection. The inner nodes
+	// of a tree of a million rows fit in it.
+	readCacheKiB = 2048
+)
+
+// Indexer is the keyed hash under which a credential is looked up.
+type Indexer interface {
+	Index(canonical []byte) [16]byte
+}
+
+// Sealer encrypts and authenticates; what aad is bound to is not hidden.
+type Sealer interface {
+	Seal(plain, aad []byte) []byte
+	Open(sealed, aad []byte) ([]byte, error)
+}
+
+// Verifier checks a compact JWS by the key that governs the policy, and
+// returns its payload.
+type Verifier interface {
+	Verify(jws string) ([]byte, error)
+}
+
+// Signer makes a compact JWS with the site's policy key.
+type Signer interface {
+	Sign(payload []byte) (string, error)
+}
+
+// Keys are what reading an allowlist takes.
+type Keys struct {
+	Index    Indexer
+	Sealer   Sealer
+	Verifier Verifier
+}
+
+// Manifest is what is signed of an allowlist.
+type Manifest struct {
+	V        int       `json:"v"`    // 1
+	Type     string    `json:"type"` // gatehouse-allowlist
+	Version  uint64    `json:"version"`
+	Created  time.Time `json:"created"`
+	Snapshot string    `json:"snapshot"` // 128 random bits, hex: rows of one file do not open in another
+	Count    uint64    `json:"count"`    // credentials
+	Policy   string    `json:"policy"`   // SHA-256 of the schedules, groups and profiles, hex
+	Digest   string    `json:"digest"`   // SHA-256 of the policy and all rows, hex
+}
+
+// ErrNotTrusted marks an allowlist that is there but cannot be trusted.
+var ErrNotTrusted = errors.New("allowlist cannot be trusted")
+
+// List is one allowlist file, open for reading. Its methods may be used from
+// several goroutines.
+type List struct {
+	// A pool would open further connections by the file's name, which is
+	// another file's after a swap. So there are two, opened at once and kept:
+	// one for lookups, and one for reading all rows meanwhile.
+	db   *sql.DB
+	look conn
+	scan conn
+	get  *sql.Stmt // on look
+
+	keys     Keys
+	manifest Manifest
+	snapshot []byte
+	rules    Rules
+	policy   []byte // as stored, for the digest
+	profiles [][]access.Right
+}
+
+// conn is one connection, which one goroutine at a time may use.
+type conn struct {
+	mu sync.Mutex
+	*sql.Conn
+}
+
+// Open opens an allowlist and checks its signature and its policy; Check
+// checks the rows. It fails with fs.ErrNotExist where there is no file, and
+// with ErrNotTrusted where the file is not what was signed or others can read
+// it.
+func Open(path string, keys Keys) (*List, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %s is not a regular file", ErrNotTrusted, path)
+	}
+	if perm := info.Mode().Perm(); perm&0o077 != 0 {
+		return nil, fmt.Errorf("%w: %s can be used by others (mode %#o): chmod 600 %s", ErrNotTrusted, path, perm, path)
+	}
+	db, err := openReadOnly(path)
+	if err != nil {
+		return nil, err
+	}
+	l := &List{db: db, keys: keys}
+	if err := l.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: %s: %w", ErrNotTrusted, path, err), l.close())
+	}
+	return l, nil
+}
+
+// openReadOnly opens a finished file. No file is changed once it has its name,
+// so that SQLite need not lock it at every lookup (immutable=1).
+func openReadOnly(path string) (*sql.DB, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	dsn := url.URL{Scheme: "file", Path: abs, RawQuery: fmt.Sprintf("mode=ro&immutable=1&_query_only=1&_cache_size=-%d", readCacheKiB)}
+	db, err := sql.Open("sqlite3", dsn.String())
+	if err != nil {
+		return nil, err
+	}
+	return db, nil
+}
+
+const lookupSQL = `SELECT entry FROM credential WHERE key = ?`
+
+func (l *List) load() (err error) {
+	ctx := context.Background()
+	if l.look.Conn, err = l.db.Conn(ctx); err != nil {
+		return err
+	}
+	if l.scan.Conn, err = l.db.Conn(ctx); err != nil {
+		return err
+	}
+	jws, err := readManifest(ctx, l.look.Conn)
+	if err != nil {
+		return err
+	}
+	if same, err := readManifest(ctx, l.scan.Conn); err != nil || same != jws {
+		return errors.Join(errors.New("replaced while it was opened"), err)
+	}
+	payload, err := l.keys.Verifier.Verify(jws)
+	if err != nil {
+		return fmt.Errorf("manifest: %w", err)
+	}
+	if l.manifest, err = parseManifest(payload); err != nil {
+		return fmt.Errorf("manifest: %w", err)
+	}
+	if l.snapshot, err = hex.DecodeString(l.manifest.Snapshot); err != nil {
+		return fmt.Errorf("manifest: snapshot: %w", err)
+	}
+	if err := l.look.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = 'policy'`).Scan(&l.policy); err != nil {
+		return fmt.Errorf("policy: %w", err)
+	}
+	if sum := sha256.Sum256(l.policy); hex.EncodeToString(sum[:]) != l.manifest.Policy {
+		return fmt.Errorf("policy: not what the manifest vouches for")
+	}
+	if l.rules, l.profiles, err = parsePolicy(l.policy); err != nil {
+		return fmt.Errorf("policy: %w", err)
+	}
+	l.get, err = l.look.PrepareContext(ctx, lookupSQL)
+	return err
+}
+
+// readManifest finds out whether a file is an allowlist of a known format, and
+// returns its manifest, not yet verified.
+func readManifest(ctx context.Context, c *sql.Conn) (jws string, err error) {
+	var app, schema int64
+	if err := c.QueryRowContext(ctx, `PRAGMA application_id`).Scan(&app); err != nil {
+		return "", err
+	}
+	if err := c.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&schema); err != nil {
+		return "", err
+	}
+	if app != applicationID {
+		return "", fmt.Errorf("not an allowlist")
+	}
+	if schema != schemaVersion {
+		return "", fmt.Errorf("made in format %d, this version reads format %d: import again", schema, schemaVersion)
+	}
+	if err := c.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = 'manifest'`).Scan(&jws); err != nil {
+		return "", fmt.Errorf("manifest: %w", err)
+	}
+	return jws, nil
+}
+
+func parseManifest(payload []byte) (Manifest, error) {
+	var m Manifest
+	if err := strictJSON(payload, &m); err != nil {
+		return Manifest{}, err
+	}
+	if m.V != 1 || m.Type != manifestType {
+		return Manifest{}, fmt.Errorf("v %d, type %q: not an allowlist's manifest", m.V, m.Type)
+	}
+	if m.Version == 0 {
+		return Manifest{}, fmt.Errorf("version is 0")
+	}
+	return m, nil
+}
+
+func strictJSON(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return fmt.Errorf("more follows the JSON object")
+	}
+	return nil
+}
+
+// Close closes the file. No other method may be running.
+func (l *List) Close() error { return errors.Join(l.get.Close(), l.close()) }
+
+// close closes what load has opened so far.
+func (l *List) close() error {
+	var errs []error
+	for _, c := range []*conn{&l.look, &l.scan} {
+		if c.Conn != nil {
+			errs = append(errs, c.Close())
+		}
+	}
+	return errors.Join(append(errs, l.db.Close())...)
+}
+
+// Manifest is what was signed.
+func (l *List) Manifest() Manifest { return l.manifest }
+
+// Version is the version of the policy.
+func (l *List) Version() uint64 { return l.manifest.Version }
+
+// Applied is when the allowlist was made.
+func (l *List) Applied() time.Time { return l.manifest.Created }
+
+// Size is the number of credentials.
+func (l *List) Size() uint64 { return l.manifest.Count }
+
+// Rules are the schedules, holidays and door groups.
+func (l *List) Rules() Rules { return l.rules }
+
+// Lookup finds a credential: nil and no error means that it is not on the
+// allowlist. An error means that the file cannot be trusted: the decision is
+// then made as if there were none.
+func (l *List) Lookup(c badge.Credential) (*access.Entry, error) {
+	s, err := l.find(c)
+	if s == nil || err != nil {
+		return nil, err
+	}
+	return l.entry(s), nil
+}
+
+// Find is Lookup with all that the allowlist holds.
+func (l *List) Find(c badge.Credential) (*Listed, error) {
+	s, err := l.find(c)
+	if s == nil || err != nil {
+		return nil, err
+	}
+	return l.listed(s), nil
+}
+
+func (l *List) find(c badge.Credential) (*stored, error) {
+	key := l.keys.Index.Index(c.Canonical())
+	var sealed []byte
+	l.look.mu.Lock()
+	err := l.get.QueryRow(key[:]).Scan(&sealed)
+	l.look.mu.Unlock()
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("allowlist: %w", err)
+	}
+	return l.open(key[:], sealed)
+}
+
+func (l *List) open(key, sealed []byte) (*stored, error) {
+	plain, err := l.keys.Sealer.Open(sealed, rowAAD(nil, l.snapshot, key))
+	if err != nil {
+		return nil, fmt.Errorf("%w: a row does not open: %w", ErrNotTrusted, err)
+	}
+	s, err := decodeEntry(plain)
+	if err != nil {
+		return nil, fmt.Errorf("%w: a row: %w", ErrNotTrusted, err)
+	}
+	if s.profile >= uint64(len(l.profiles)) {
+		return nil, fmt.Errorf("%w: a row names rights that the policy does not have", ErrNotTrusted)
+	}
+	return &s, nil
+}
+
+// rowAAD binds a row to its key and its file, so that rows cannot be exchanged
+// and an old file's row cannot revive a credential.
+func rowAAD(b, snapshot, key []byte) []byte {
+	b = append(b, "gatehouse allowlist row\x00"...)
+	b = append(b, snapshot...)
+	return append(b, key...)
+}
+
+func (l *List) entry(s *stored) *access.Entry {
+	e := s.entry // a copy of its own for the caller
+	e.Rights = l.profiles[s.profile]
+	return &e
+}
+
+// Listed is a credential with all that the allowlist holds of it. The card's
+// number is not among that.
+type Listed struct {
+	access.Entry
+	Name   string
+	Format string
+}
+
+func (l *List) listed(s *stored) *Listed {
+	return &Listed{Entry: *l.entry(s), Name: s.name, Format: s.format}
+}
+
+// Each calls visit for every credential, in no order that means anything.
+func (l *List) Each(ctx context.Context, visit func(*Listed) error) error {
+	return l.rows(ctx, func(key, sealed []byte) error {
+		s, err := l.open(key, sealed)
+		if err != nil {
+			return err
+		}
+		return visit(l.listed(s))
+	})
+}
+
+func (l *List) rows(ctx context.Context, visit func(key, sealed []byte) error) error {
+	l.scan.mu.Lock()
+	defer l.scan.mu.Unlock()
+	rows, err := l.scan.QueryContext(ctx, `SELECT key, entry FROM credential ORDER BY key`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var key, sealed sql.RawBytes
+	for rows.Next() {
+		if err := rows.Scan(&key, &sealed); err != nil {
+			return err
+		}
+		if err := visit(key, sealed); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// Check compares every row with the digest in the manifest. It reads the whole
+// file; lookups go on meanwhile. Advance, if not nil, is told how many more
+// rows were read.
+func (l *List) Check(ctx context.Context, advance func(int64)) error {
+	d := newDigest(l.policy)
+	var n uint64
+	err := l.rows(ctx, func(key, sealed []byte) error {
+		d.row(key, sealed)
+		if n++; advance != nil && n%progressEvery == 0 {
+			advance(progressEvery)
+		}
+		return nil
+	})
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrNotTrusted, err)
+	case n != l.manifest.Count:
+		return fmt.Errorf("%w: it has %d credentials, the manifest says %d", ErrNotTrusted, n, l.manifest.Count)
+	case d.sum() != l.manifest.Digest:
+		return fmt.Errorf("%w: its content is not what the manifest vouches for", ErrNotTrusted)
+	}
+	return nil
+}
+
+// digest is the SHA-256 over all that a file says: its policy, then its rows
+// in the order of their keys, each part with its length before it.
+type digest struct{ h hash.Hash }
+
+func newDigest(policy []byte) digest {
+	d := digest{sha256.New()}
+	d.part([]byte("gatehouse allowlist v1"))
+	d.part(policy)
+	return d
+}
+
+func (d digest) part(b []byte) {
+	var n [8]byte
+	binary.BigEndian.PutUint64(n[:], uint64(len(b)))
+	d.h.Write(n[:])
+	d.h.Write(b)
+}
+
+func (d digest) row(key, sealed []byte) {
+	d.part(key)
+	d.part(sealed)
+}
+
+func (d digest) sum() string { return hex.EncodeToString(d.h.Sum(nil)) }
+
+// absent says whether an error of Open means that there is no file at all.
+func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -1,0 +1,232 @@
+package allowlist
+
+import (
+	"bufio"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/gatehouse-acs/gatehouse/access"
+)
+
+// columns are the columns that a CSV file may have, in any order.
+var columns = []string{"person", "name", "kind", "format", "facility", "number", "issue", "oem", "state", "from", "until", "doors", "schedule",
+	"extended", "break_glass", "host", "organisation", "purpose", "escort", "authoriser", "id_form"}
+
+// needed are the columns that it must have.
+var needed = []string{"person", "kind", "format", "number", "doors", "schedule"}
+
+const byteOrderMark = "\ufeff"
+
+// readCSV reads people and their credentials, a credential a row, under
+// schedules and door groups that are there already.
+func readCSV(r io.Reader, rules Rules, o ReadOptions) (*Plan, error) {
+	p := newPlanner(o)
+	p.setRules(rules, func(...string) int { return 1 })
+	in := bufio.NewReaderSize(r, 1<<16)
+	if mark, err := in.Peek(len(byteOrderMark)); err == nil && string(mark) == byteOrderMark {
+		if _, err := in.Discard(len(byteOrderMark)); err != nil {
+			return nil, err
+		}
+	}
+	c := csv.NewReader(in)
+	c.ReuseRecord = true
+	c.FieldsPerRecord = -1
+	header, err := c.Read()
+	switch {
+	case err == io.EOF:
+		p.faults.add(1, "the file is empty")
+		return nil, p.faults.err()
+	case err != nil:
+		return nil, p.csvError(err)
+	}
+	rows := csvRows{p: p, column: p.header(header)}
+	if rows.column == nil {
+		return nil, p.faults.err()
+	}
+	width := len(header)
+	var told int64
+	for n := 0; ; n++ {
+		record, err := c.Read()
+		if err == io.EOF {
+			break
+		}
+		if _, bad := errors.AsType[*csv.ParseError](err); err != nil {
+			if err := p.csvError(err); !bad {
+				return nil, err
+			}
+			continue
+		}
+		line, _ := c.FieldPos(0)
+		if o.Advance != nil && n%progressEvery == 0 {
+			o.Advance(c.InputOffset() - told)
+			told = c.InputOffset()
+		}
+		if len(record) != width {
+			p.faults.add(line, "%d fields, the heading has %d", len(record), width)
+			continue
+		}
+		if p.full(line) {
+			break
+		}
+		rows.add(line, record)
+	}
+	return p.finish()
+}
+
+// csvError turns an error of the CSV reader into a fault, or returns it as it
+// is where the file could not be read.
+func (p *planner) csvError(err error) error {
+	parse, ok := errors.AsType[*csv.ParseError](err)
+	if !ok {
+		return err
+	}
+	p.faults.add(parse.Line, "%v", parse.Err)
+	return p.faults.err()
+}
+
+// header returns each column's place, or nil where the heading is wrong.
+func (p *planner) header(names []string) map[string]int {
+	if len(names) == 1 && strings.ContainsAny(names[0], ";\t") {
+		p.faults.add(1, "the columns are separated by semicolons or tabs: save the file with commas")
+		return nil
+	}
+	column := make(map[string]int, len(names))
+	for i, n := range names {
+		if !slices.Contains(columns, n) {
+			p.faults.add(1, "column %s is not known: use %s", quote(n), strings.Join(columns, ", "))
+		}
+		if _, twice := column[n]; twice {
+			p.faults.add(1, "column %s is there twice", quote(n))
+		}
+		column[n] = i
+	}
+	for _, n := range needed {
+		if _, ok := column[n]; !ok {
+			p.faults.add(1, "column %q is missing", n)
+		}
+	}
+	if p.faults.err() != nil {
+		return nil
+	}
+	return column
+}
+
+type csvRows struct {
+	p      *planner
+	column map[string]int
+	last   access.Visit // visits of a group are often the same from row to row
+	shared *access.Visit
+}
+
+func (c *csvRows) add(line int, record []string) {
+	field := func(name string) string {
+		if i, ok := c.column[name]; ok {
+			return record[i]
+		}
+		return ""
+	}
+	p := c.p
+	before := p.faults.Total()
+	kind := p.person(line, field("person"), field("name"), field("kind"))
+	key, format, ok := p.key(line, card{field("format"), c.number(line, "facility", field("facility")), c.number(line, "number", field("number")),
+		c.number(line, "issue", field("issue")), c.number(line, "oem", field("oem"))})
+	r := row{key: key, format: format, kind: kind, state: p.state(line, field("state")), line: uint32(line)}
+	r.from, r.until = p.bounds(line, field("from"), field("until"))
+	r.profile = c.rights(line, field("doors"), field("schedule"))
+	r.extended = c.yes(line, "extended", field("extended"))
+	r.breakGlass = c.yes(line, "break_glass", field("break_glass"))
+	var v access.Visit
+	for i, name := range visitNames {
+		*visitFields(&v)[i] = field(name)
+	}
+	r.visit = p.visit(line, kind, v)
+	// A row with a fault of its own still takes part in the comparison between
+	// rows where its card is known.
+	if !ok || p.faults.Total() > before && field("person") == "" {
+		return
+	}
+	// The record's fields are slices of one string with the card's number in
+	// it: keep copies only.
+	both := strings.Clone(field("person") + field("name"))
+	r.person, r.name = both[:len(field("person"))], both[len(field("person")):]
+	r.visit = c.share(r.visit)
+	p.add(r)
+}
+
+// share returns a visit that does not hold on to the record, the one of the
+// row before where it is the same.
+func (c *csvRows) share(v *access.Visit) *access.Visit {
+	if v == nil {
+		return nil
+	}
+	if c.shared == nil || *v != c.last {
+		own := *v
+		for _, f := range visitFields(&own) {
+			*f = strings.Clone(*f)
+		}
+		c.last, c.shared = own, &own
+	}
+	return c.shared
+}
+
+// number reads a decimal number; nil where it is empty or at fault. Its value
+// is never told.
+func (c *csvRows) number(line int, what, s string) *uint64 {
+	if s == "" {
+		return nil
+	}
+	v, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		c.p.faults.add(line, "%s is not a whole number in decimal digits, or too large", what)
+		return new(uint64)
+	}
+	return &v
+}
+
+func (c *csvRows) yes(line int, what, s string) bool {
+	switch s {
+	case "yes":
+		return true
+	case "", "no":
+	default:
+		c.p.faults.add(line, "%s %s: use yes or no", what, quote(s))
+	}
+	return false
+}
+
+// rights reads "lab; server-rooms@nights": doors and door groups, each with a
+// schedule of its own or the row's.
+func (c *csvRows) rights(line int, doors, schedule string) uint32 {
+	key := [2]string{doors, schedule}
+	if n, ok := c.p.rights[key]; ok {
+		return n
+	}
+	before := c.p.faults.Total()
+	var rights []right
+	if doors != "" {
+		for word := range strings.SplitSeq(doors, ";") {
+			word = strings.TrimSpace(word)
+			if word == "" {
+				c.p.faults.add(line, "doors %s: nothing stands between two semicolons", quote(doors))
+				continue
+			}
+			door, own, ok := strings.Cut(word, "@")
+			if !ok {
+				own = schedule
+			}
+			rights = c.p.expand(rights, line, door, own)
+		}
+	}
+	n := uint32(c.p.plan.profiles.add(rights))
+	if c.p.faults.Total() == before { // a fault is told at each line that has it
+		c.p.rights[[2]string{strings.Clone(doors), strings.Clone(schedule)}] = n
+	}
+	return n
+}
+
+var errNoRules = fmt.Errorf("the present allowlist cannot be read, and a CSV file keeps its schedules: import a TOML file, which has the whole policy")

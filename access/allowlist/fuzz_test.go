@@ -1,0 +1,140 @@
+package allowlist
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/BurntSushi/toml"
+
+	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/badge"
+)
+
+// plainIndex stands for the keyed hash where only the parser matters.
+type plainIndex struct{}
+
+func (plainIndex) Index(b []byte) (key [16]byte) {
+	copy(key[:], b[max(len(b)-16, 0):])
+	return key
+}
+
+var fuzzOptions = ReadOptions{Index: plainIndex{}, Formats: badge.Builtin(), Zone: time.UTC}
+
+// checkParsed holds what came of a file to what the rest relies on.
+func checkParsed(t *testing.T, plan *Plan, err error) {
+	t.Helper()
+	if err != nil {
+		faults, ok := errors.AsType[*Faults](err)
+		if !ok || faults.Total() == 0 || plan != nil {
+			t.Fatalf("plan %v, error %v", plan, err)
+		}
+		for _, f := range faults.List {
+			if f.Line < 1 || f.Text == "" || strings.Contains(f.Text, "\n") {
+				t.Fatalf("fault %+v", f)
+			}
+		}
+		return
+	}
+	content, err := policy{Rules: plan.rules, Profiles: plan.profiles.all}.marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, profiles, err := parsePolicy(content)
+	if err != nil {
+		t.Fatalf("the policy does not read back: %v", err)
+	}
+	if len(plan.order) != plan.Credentials() {
+		t.Fatalf("%d rows in order, %d credentials", len(plan.order), plan.Credentials())
+	}
+	for _, i := range plan.order {
+		s := plan.stored(plan.row(i))
+		if !validName(s.entry.Person) || s.profile >= uint64(len(profiles)) {
+			t.Fatalf("row %+v", s)
+		}
+		checkEntry(t, s)
+	}
+}
+
+func checkEntry(t *testing.T, s stored) {
+	t.Helper()
+	b := appendEntry(nil, &s)
+	back, err := decodeEntry(b)
+	if err != nil {
+		t.Fatalf("%+v does not read back: %v", s, err)
+	}
+	if again := appendEntry(nil, &back); !bytes.Equal(again, b) {
+		t.Fatalf("%+v reads back as %+v", s, back)
+	}
+}
+
+func FuzzCSV(f *testing.F) {
+	const head = "person,name,kind,format,facility,number,issue,oem,state,from,until,doors,schedule,extended,break_glass,host,organisation,purpose,escort,authoriser,id_form\n"
+	f.Add(head + "p-1,A,staff,H10301,1,1,,,,,2027-01-01,lab;all@nights,always,yes,no,,,,,,\n")
+	f.Add(head + "v-1,\"A\nB\",visitor,H10301,1,2,,,lost,2026-01-01T08:00,2027-01-01T08:00:00Z,*,office,,,p-1,Acme,x,y,z,passport\n")
+	f.Add("\ufeffperson,kind,format,number,doors,schedule\r\np,staff,H10302,5,,\r\n")
+	f.Add("person;kind\n")
+	f.Add("person,kind,format,number,doors,schedule\n\"\n")
+	rules := Rules{Schedules: map[string]map[string][]string{"office": {"mon-fri": {"07:00-19:00"}}, "nights": {"mon-sun": {"22:00-06:00"}}},
+		DoorGroups: map[string][]string{"all": {"a", "b"}}}
+	f.Fuzz(func(t *testing.T, text string) {
+		plan, err := readCSV(strings.NewReader(text), rules, fuzzOptions)
+		checkParsed(t, plan, err)
+	})
+}
+
+func FuzzTOML(f *testing.F) {
+	f.Add(policyTOML)
+	f.Add("people = [{person = 'a', kind = 'staff', rights = [{doors = ['x'], schedule = 'always'}], credentials = [{format = 'H10301', facility = 1, number = 2}]}]")
+	f.Add("[schedules]\na = {mon = ['00:00-24:00']}\n[door_groups]\n\"g\" = ['*']")
+	f.Add("[[people]]\n[[people.credentials]]\n[[people.credentials]]\nfrom = 2026-01-01 08:00:00\n")
+	f.Add("[[people]\nx=")
+	f.Fuzz(func(t *testing.T, text string) {
+		plan, err := readTOML(strings.NewReader(text), fuzzOptions)
+		checkParsed(t, plan, err)
+	})
+}
+
+func FuzzLines(f *testing.F) {
+	f.Add(policyTOML)
+	f.Add("a = '''\n\n'''\nb = \"\"\"\\\"\n\"\"\"\"\"\nc = { d = [1, # x\n 2], \"e.f\".g = 3 }\n[x.'y']\nz = 1\n")
+	f.Add("]=[{,=")
+	f.Add("a = " + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + "\nb.c = 1\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		found := findLines(text) // ends, whatever the text is
+		var root map[string]any
+		if _, err := toml.Decode(text, &root); err != nil {
+			return
+		}
+		most := strings.Count(text, "\n") + 1
+		for path, line := range found {
+			if line < 1 || line > most {
+				t.Fatalf("%q is in line %d of %d", path, line, most)
+			}
+		}
+		for key := range root {
+			if line := found.of(key); line > 1 && strings.TrimSpace(strings.Split(text, "\n")[line-1]) == "" {
+				t.Fatalf("%q is in line %d, which is empty", key, line)
+			}
+		}
+	})
+}
+
+func FuzzEntry(f *testing.F) {
+	f.Add(appendEntry(nil, &stored{entry: access.Entry{Person: "p-1", Kind: access.Staff, State: access.Active}, name: "A", format: "H10301"}))
+	f.Add(appendEntry(nil, &stored{entry: access.Entry{Person: "v-1", Kind: access.Visitor, State: access.Lost, From: time.Unix(1, 0), Until: time.Unix(1<<40, 0),
+		Extended: true, BreakGlass: true, Visit: &access.Visit{Host: "p-1", IDForm: "passport"}}, profile: 300}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := decodeEntry(b)
+		if err != nil {
+			return
+		}
+		if !slices.Contains(kinds[:], s.entry.Kind) || !slices.Contains(states[:], s.entry.State) {
+			t.Fatalf("entry %+v", s)
+		}
+		checkEntry(t, s)
+	})
+}

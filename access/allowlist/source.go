@@ -1,0 +1,342 @@
+package allowlist
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/badge"
+)
+
+const (
+	lookEvery = time.Second
+	// skew is how far ahead of the clock an allowlist may have been made before
+	// its age counts as unknown.
+	skew = 5 * time.Minute
+)
+
+// Ladder is the ladder of age. A duration of 0 or below is never reached.
+type Ladder struct {
+	StaleAfter   time.Duration
+	ExpiredAfter time.Duration
+	ExpiredKinds []access.Kind // who may still enter under an expired allowlist
+}
+
+// Policy places an allowlist that was last known to be current at a moment. If
+// that moment lies ahead, the clock is wrong and the age unknown: then the
+// allowlist counts as expired where it can expire, else as stale.
+func (l Ladder) Policy(version uint64, current, now time.Time) access.Policy {
+	p := access.Policy{Version: version, Age: max(now.Sub(current), 0), Freshness: access.Fresh, ExpiredKinds: l.ExpiredKinds}
+	unknown := current.Sub(now) > skew
+	switch {
+	case l.ExpiredAfter > 0 && (unknown || p.Age >= l.ExpiredAfter):
+		p.Freshness = access.Expired
+	case unknown || l.StaleAfter > 0 && p.Age >= l.StaleAfter:
+		p.Freshness = access.Stale
+	}
+	return p
+}
+
+// SourceOptions say what a Source serves.
+type SourceOptions struct {
+	Path string
+	Keys Keys
+	// Floor is the highest version that this controller has ever used: nothing
+	// below is served.
+	Floor uint64
+	// Applying is called before an allowlist of a version above the floor is
+	// served, so that the caller can make the new floor durable and record it.
+	// If it fails, the allowlist is not served and is tried again. May be nil.
+	Applying func(context.Context, Manifest) error
+	Ladder   Ladder
+	Logger   *slog.Logger
+}
+
+// Source is a daemon's live allowlist. It notices when the file is replaced
+// and swaps while lookups go on. A file that cannot be trusted, or that would
+// go backwards, is not served: the one before it goes on, and where there is
+// none, nobody is let in. Its methods may be used from several goroutines.
+type Source struct {
+	o    SourceOptions
+	wake chan struct{}
+
+	// mu keeps a list from being closed during a lookup; lookups share it.
+	mu        sync.RWMutex
+	list      *List
+	confirmed time.Time // when the list was last heard to be current
+	checked   bool      // its content was compared with its digest
+	fault     error     // what is wrong with the file, if anything
+
+	// Of the goroutine in Run.
+	floor    uint64
+	serving  fileID // what list was opened from
+	rejected fileID // what was last found wanting
+}
+
+// fileID tells one state of a file from another.
+type fileID struct {
+	dev, ino uint64
+	size     int64
+	changed  unix.Timespec // of the inode: content, mode or name
+}
+
+func (a fileID) sameFile(b fileID) bool { return a.dev == b.dev && a.ino == b.ino }
+
+func identify(path string) (fileID, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return fileID{}, &fs.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	return fileID{uint64(st.Dev), st.Ino, st.Size, st.Ctim}, nil
+}
+
+// OpenSource opens the allowlist that is there. That there is none, or none to
+// be trusted, is not an error but a state, in which everybody is denied. Its
+// content is checked by Run, so that the door is ready soon.
+func OpenSource(ctx context.Context, o SourceOptions) *Source {
+	s := &Source{o: o, floor: o.Floor, wake: make(chan struct{}, 1)}
+	s.look(ctx, false)
+	return s
+}
+
+// Run checks the content of what is served, then watches the file, until ctx
+// ends.
+func (s *Source) Run(ctx context.Context) error {
+	s.checkServed(ctx)
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-s.wake:
+		}
+		s.look(ctx, true)
+	}
+}
+
+// Reload has Run look at the file at once.
+func (s *Source) Reload() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // it is about to look
+	}
+}
+
+// Close closes the allowlist; from then on nobody is let in. Run must have
+// ended.
+func (s *Source) Close() error { return s.serve(nil, false) }
+
+// Lookup finds a credential: nil and no error means that it is not on the
+// allowlist, or that there is none. After an error, decide as if there were
+// none.
+func (s *Source) Lookup(c badge.Credential) (*access.Entry, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.list == nil {
+		return nil, nil
+	}
+	return s.list.Lookup(c)
+}
+
+// Policy names what is served, and its place on the ladder of age at now.
+func (s *Source) Policy(now time.Time) access.Policy {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.list == nil {
+		return access.Policy{Freshness: access.Absent}
+	}
+	return s.o.Ladder.Policy(s.list.Version(), s.current(), now)
+}
+
+// current is when the list was last known to be so.
+func (s *Source) current() time.Time {
+	if made := s.list.Applied(); made.After(s.confirmed) {
+		return made
+	}
+	return s.confirmed
+}
+
+// Confirm says that at a moment the given version was heard to be the newest
+// there is. Its age counts from then.
+func (s *Source) Confirm(version uint64, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.list != nil && s.list.Version() == version && at.After(s.confirmed) {
+		s.confirmed = at
+	}
+}
+
+// Status is the state of a Source, for people and for metrics.
+type Status struct {
+	Version     uint64           `json:"version"`
+	Credentials uint64           `json:"credentials"`
+	Created     *time.Time       `json:"created,omitempty"`
+	AgeSeconds  int64            `json:"age_seconds"`
+	Freshness   access.Freshness `json:"freshness"`
+	Checked     bool             `json:"checked"`         // its content was compared with its digest
+	Fault       string           `json:"fault,omitempty"` // what is wrong with the file
+}
+
+// Status is the state at now.
+func (s *Source) Status(now time.Time) Status {
+	p := s.Policy(now)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	st := Status{Version: p.Version, AgeSeconds: int64(p.Age / time.Second), Freshness: p.Freshness, Checked: s.checked}
+	if s.list != nil {
+		created := s.list.Applied()
+		st.Credentials, st.Created = s.list.Size(), &created
+	}
+	if s.fault != nil {
+		st.Fault = s.fault.Error()
+	}
+	return st
+}
+
+// look opens the file if it is not the one that is served. With thorough, its
+// content is checked before it is served.
+func (s *Source) look(ctx context.Context, thorough bool) {
+	id, err := identify(s.o.Path)
+	if err != nil {
+		// What was served was trusted, and goes on until there is better.
+		s.setFault(err)
+		return
+	}
+	if id == s.serving {
+		s.setFault(nil)
+		return
+	}
+	if id == s.rejected {
+		return
+	}
+	next, err := s.accept(ctx, thorough)
+	var again *retry
+	switch {
+	case ctx.Err() != nil:
+		return
+	case errors.As(err, &again):
+		s.setFault(err)
+		return
+	case err != nil:
+		s.rejected = id
+		s.setFault(err)
+		if id.sameFile(s.serving) { // what is served was changed under our hands
+			s.drop()
+		}
+		return
+	}
+	s.serving, s.rejected, s.floor = id, fileID{}, next.Version()
+	if err := s.serve(next, thorough); err != nil {
+		s.o.Logger.Warn("allowlist", "error", err)
+	}
+	s.setFault(nil)
+	s.o.Logger.Info("allowlist", "version", next.Version(), "credentials", next.Size(), "created", next.Applied())
+}
+
+// retry is an error that has nothing to do with the file.
+type retry struct{ error }
+
+func (r *retry) Unwrap() error { return r.error }
+
+// accept opens the file and finds out whether it may be served.
+func (s *Source) accept(ctx context.Context, thorough bool) (_ *List, err error) {
+	l, err := Open(s.o.Path, s.o.Keys)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	m := l.Manifest()
+	if m.Version < s.floor {
+		return nil, fmt.Errorf("allowlist of version %d is older than version %d, which was used here already: import again with --above %d", m.Version, s.floor, s.floor)
+	}
+	s.mu.RLock()
+	other := s.list != nil && s.list.Version() == m.Version && s.list.Manifest().Digest != m.Digest
+	s.mu.RUnlock()
+	if other {
+		return nil, fmt.Errorf("allowlist of version %d is another than the one of that version that is in use: import again", m.Version)
+	}
+	if thorough {
+		if err := l.Check(ctx, nil); err != nil {
+			return nil, err
+		}
+	}
+	if m.Version > s.floor && s.o.Applying != nil {
+		if err := s.o.Applying(ctx, m); err != nil {
+			return nil, &retry{fmt.Errorf("allowlist of version %d is not in use yet: %w", m.Version, err)}
+		}
+	}
+	return l, nil
+}
+
+// checkServed checks the content of what OpenSource began to serve.
+func (s *Source) checkServed(ctx context.Context) {
+	if s.list == nil { // only this goroutine writes it
+		return
+	}
+	err := s.list.Check(ctx, nil)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		s.rejected = s.serving
+		s.setFault(err)
+		s.drop()
+	default:
+		s.mu.Lock()
+		s.checked = true
+		s.mu.Unlock()
+	}
+}
+
+// drop ends the service of a list that cannot be trusted any more.
+func (s *Source) drop() {
+	s.serving = fileID{}
+	if err := s.serve(nil, false); err != nil {
+		s.o.Logger.Warn("allowlist", "error", err)
+	}
+}
+
+// serve swaps the list, and closes the old one when the last lookup in it has
+// ended.
+func (s *Source) serve(next *List, checked bool) error {
+	s.mu.Lock()
+	old := s.list
+	s.list, s.checked, s.confirmed = next, checked, time.Time{}
+	s.mu.Unlock()
+	if old == nil {
+		return nil
+	}
+	return old.Close()
+}
+
+// setFault keeps and logs what is wrong, once.
+func (s *Source) setFault(err error) {
+	s.mu.Lock()
+	old := s.fault
+	s.fault = err
+	s.mu.Unlock()
+	if err != nil && (old == nil || old.Error() != err.Error()) {
+		s.o.Logger.Error("allowlist", "error", err, "served", s.version())
+	}
+}
+
+func (s *Source) version() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.list == nil {
+		return 0
+	}
+	return s.list.Version()
+}

@@ -1,0 +1,184 @@
+package access
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Step is one thing that a decision looks at, in words.
+type Step struct {
+	OK   bool   `json:"ok"` // this step does not stand in the way
+	Text string `json:"text"`
+}
+
+// Explain says step by step what Decide looks at and what it finds, and what
+// it decides. It stops after a cause that no credential passes. Every step is
+// OK exactly when the decision is granted without breaking the glass.
+func Explain(q *Query) ([]Step, Decision) {
+	d := Decide(q)
+	var steps []Step
+	say := func(ok bool, format string, args ...any) bool {
+		steps = append(steps, Step{ok, fmt.Sprintf(format, args...)})
+		return ok
+	}
+	if q == nil || q.Unreadable {
+		say(false, "The frame fits none of the reader's formats.")
+		return steps, d
+	}
+	p := q.Policy
+	if !say(trusted(p.Freshness), "%s", describePolicy(p)) {
+		return steps, d
+	}
+	e := q.Entry
+	if e == nil {
+		say(false, "The card is not on it.")
+		return steps, d
+	}
+	known := slices.Contains([]State{Active, Lost, Revoked}, e.State) && slices.Contains([]Kind{Staff, Contractor, Visitor}, e.Kind)
+	if !known && e.State != Lost && e.State != Revoked {
+		say(false, "The card is on it, but its state %q or kind of person %q is not known here.", e.State, e.Kind)
+		return steps, d
+	}
+	say(true, "The card is on it, and belongs to %s (%s).", e.Person, e.Kind)
+	if !say(e.State == Active, "The credential is %s.", e.State) {
+		return steps, d
+	}
+	clock := clockSet(q.Clock)
+	if !clock {
+		say(true, "The controller's clock was never set: what depends on time cannot be told.")
+	}
+	if explainValidity(q, clock, say); d.Reason == ReasonExpired || d.Reason == ReasonNotYetValid {
+		return steps, d
+	}
+	var rights []Right
+	for _, r := range e.Rights {
+		if r.opens(q.Door) {
+			rights = append(rights, r)
+		}
+	}
+	if !say(len(rights) > 0, "%s", describeRights(q.Door, rights)) {
+		return steps, d
+	}
+	if q.Lockdown {
+		say(false, "The door is in lockdown.")
+	}
+	if p.Freshness == Expired {
+		if slices.Contains(p.ExpiredKinds, e.Kind) {
+			say(true, "The expired allowlist still holds for %s.", e.Kind)
+		} else {
+			say(false, "The expired allowlist does not hold for %s.", e.Kind)
+		}
+	}
+	explainSchedule(q, clock, rights, say)
+	if e.BreakGlass && d.BreakGlass {
+		say(true, "The credential breaks the glass: it opens all the same, and raises the alarm.")
+	}
+	return steps, d
+}
+
+func describePolicy(p Policy) string {
+	if !trusted(p.Freshness) {
+		return "There is no allowlist that can be trusted."
+	}
+	return fmt.Sprintf("The allowlist is version %d, known to be current %s ago: %s.", p.Version, describeAge(p.Age), p.Freshness)
+}
+
+// describeAge rounds to what a person cares about.
+func describeAge(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return "less than a minute"
+	case d < time.Hour:
+		return fmt.Sprintf("%d min", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h", d/time.Hour)
+	default:
+		return fmt.Sprintf("%d days", d/(24*time.Hour))
+	}
+}
+
+func describeRights(door string, rights []Right) string {
+	if len(rights) == 0 {
+		return fmt.Sprintf("The person has no right to door %q.", door)
+	}
+	words := make([]string, len(rights))
+	for i, r := range rights {
+		words[i] = "no schedule"
+		if s := r.Schedule; s != nil {
+			words[i] = s.Name
+			if s.Bounded() {
+				words[i] += " (" + s.String() + ")"
+			}
+		}
+	}
+	return fmt.Sprintf("The person has a right to door %q: %s.", door, strings.Join(words, "; "))
+}
+
+func explainValidity(q *Query, clock bool, say func(bool, string, ...any) bool) {
+	e := q.Entry
+	bounds := describeBounds(e.From, e.Until, q.Zone)
+	switch {
+	case bounds == "":
+		say(true, "Its validity has no bounds.")
+	case !clock:
+		say(false, "It is valid %s, which cannot be told without a clock.", bounds)
+	case !e.Until.IsZero() && !q.At.Before(e.Until):
+		say(false, "It was valid %s: that is over.", bounds)
+	case !e.From.IsZero() && q.At.Before(e.From):
+		say(false, "It is valid %s: that has not begun.", bounds)
+	default:
+		say(true, "It is valid %s.", bounds)
+	}
+}
+
+func describeBounds(from, until time.Time, zone *time.Location) string {
+	var words []string
+	if !from.IsZero() {
+		words = append(words, "from "+onSite(from, zone))
+	}
+	if !until.IsZero() {
+		words = append(words, "until "+onSite(until, zone))
+	}
+	return strings.Join(words, " ")
+}
+
+// onSite writes a moment as the clock on the site's wall shows it.
+func onSite(t time.Time, zone *time.Location) string {
+	if zone == nil {
+		zone = time.UTC
+	}
+	return t.In(zone).Format("Mon 2006-01-02 15:04 MST")
+}
+
+func explainSchedule(q *Query, clock bool, rights []Right, say func(bool, string, ...any) bool) {
+	for _, r := range rights {
+		if !r.Schedule.Bounded() {
+			say(true, "That right does not depend on the time.")
+			return
+		}
+	}
+	if !clock || q.Zone == nil {
+		say(false, "The right depends on the time, which is not known.")
+		return
+	}
+	now := onSite(q.At, q.Zone)
+	for _, r := range rights {
+		if r.Schedule.Contains(q.At, q.Zone) {
+			say(true, "It is %s on site, within schedule %s.", now, r.Schedule.Name)
+			return
+		}
+	}
+	y, m, d := q.At.In(q.Zone).Date()
+	for _, r := range rights {
+		if r.Schedule == nil {
+			continue
+		}
+		if _, ok := r.Schedule.holidays[Date{y, m, d}]; ok {
+			say(false, "It is %s on site, a holiday: out of schedule.", now)
+			return
+		}
+	}
+	say(false, "It is %s on site: out of schedule.", now)
+}
