@@ -1,0 +1,90 @@
+package imports
+
+// everything stands for all packages of ours.
+const everything = "..."
+
+// table says which packages of ours each package may import. "drivers/..." is
+// every package below drivers; a row for a package itself goes before one for
+// a folder around it. A package without a row is an error, and so is a row
+// without a package.
+var table = map[string][]string{
+	// The domain: no I/O, no clock.
+	"badge":  {},
+	"access": {"badge"},
+
+	// What is kept.
+	"access/allowlist":   {"access", "badge"},
+	"visitorlog":         {"access"},
+	"visitorlog/central": {"visitorlog", "access"},
+
+	// What is at the door.
+	"door":        {"access", "badge", "visitorlog"},
+	"drivers":     {"badge", "drivers/..."}, // its table names each of them
+	"drivers/...": {"badge"},
+
+	// What is between the controller and the CRM.
+	"sync/wire":   {"access", "visitorlog"},
+	"sync/mqtt":   {"sync/wire"},
+	"sync/broker": {"sync/wire"},
+	"sync/uplink": {"sync/wire", "visitorlog", "access"},
+	"sync/ingest": {"sync/wire", "visitorlog", "visitorlog/central", "access"},
+
+	// What programs are made of besides.
+	"internal/cli":        {},
+	"internal/clock":      {"access"},
+	"internal/config":     {"badge", "access", "drivers", "internal/loopback"},
+	"internal/imports":    {},
+	"internal/keys":       {},
+	"internal/logview":    {"visitorlog", "visitorlog/central", "access", "internal/cli"},
+	"internal/loopback":   {},
+	"internal/metrics":    {"internal/loopback"},
+	"internal/pki":        {"internal/keys"},
+	"internal/systemd":    {},
+	"internal/benchtable": {},
+
+	// Wiring, and tests of what is wired.
+	"cmd/...":  {everything},
+	"test":     {everything},
+	"test/...": {everything},
+}
+
+// owners says which packages may import a library: each is behind one or two
+// packages of ours, so that it can be replaced. Tests may use what they like.
+var owners = map[string][]string{
+	"github.com/mattn/go-sqlite3":           {"access/allowlist", "visitorlog", "visitorlog/central"},
+	"github.com/pressly/goose/v3":           {"access/allowlist", "visitorlog", "visitorlog/central"},
+	"github.com/eclipse/paho.mqtt.golang":   {"sync/mqtt"},
+	"github.com/mochi-mqtt/server/v2":       {"sync/broker"},
+	"github.com/go-jose/go-jose/v4":         {"internal/keys", "internal/pki", "cmd/..."},
+	"filippo.io/age":                        {"internal/keys", "internal/pki"},
+	"github.com/BurntSushi/toml":            {"internal/config", "access/allowlist"},
+	"github.com/coreos/go-systemd/v22":      {"internal/systemd"},
+	"github.com/spf13/cobra":                {"internal/cli", "internal/logview", "cmd/..."},
+	"github.com/Shopify/toxiproxy/v2":       {"test/..."},
+	"github.com/rogpeppe/go-internal":       {"test/..."},
+	"github.com/santhosh-tekuri/jsonschema": {"test/..."},
+	"github.com/transparency-dev/merkle":    {"test/..."},
+	"pgregory.net/rapid":                    {"test/..."},
+	"github.com/google/go-cmp":              {"test/..."},
+	"github.com/prometheus/client_golang":   {"internal/metrics", "cmd/..."},
+	"log":                                   {}, // log/slog, injected
+	"github.com/transparency-dev/formats":   {"internal/keys", "visitorlog", "visitorlog/central", "sync/..."},
+	"golang.org/x/mod/sumdb":                {"internal/keys", "internal/pki", "visitorlog", "visitorlog/central", "internal/logview", "sync/...", "cmd/..."},
+	"testing":                               {"drivers/drivertest", "test/..."},
+}
+
+// pure are the files that decide: what they know comes in, what they want goes
+// out. They do no I/O, read no clock and start no goroutine.
+var pure = []string{"badge/*.go", "access/*.go", "door/machine*.go"}
+
+// impureImports may not be imported by pure files, nor may what is below them.
+var impureImports = []string{"os", "net", "io/fs", "io/ioutil", "database/sql", "syscall", "log", "math/rand", "math/rand/v2", "crypto/rand", "unsafe", "runtime", "plugin", "testing"}
+
+// pureExceptions may be imported all the same: they do nothing by themselves.
+var pureExceptions = []string{"log/slog", "net/netip"}
+
+// impureCalls are the functions that pure files may not use, by package.
+var impureCalls = map[string][]string{
+	"time": {"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker", "LoadLocation", "Local"},
+	"fmt":  {"Print", "Printf", "Println", "Scan", "Scanf", "Scanln"},
+}
