@@ -23,6 +23,7 @@ const (
 	DoorHeld             Type = "gatehouse.door.held"
 	DoorClosed           Type = "gatehouse.door.closed"
 	RequestToExit        Type = "gatehouse.door.request_to_exit"
+	DoorFault            Type = "gatehouse.door.fault" // a strike, contact or another part that is no reader
 	ReaderFault          Type = "gatehouse.reader.fault"
 	Tamper               Type = "gatehouse.tamper"
 	BreakGlass           Type = "gatehouse.break_glass"

@@ -1,0 +1,530 @@
+package visitorlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+	"golang.org/x/sys/unix"
+)
+
+// Signer signs a record's payload and returns the compact JWS. It is called
+// by the log's one writer only.
+type Signer interface {
+	Sign(payload []byte) (jws string, err error)
+}
+
+// Verifier verifies a compact JWS with one known key and returns its payload.
+// It takes the algorithm from the key, never from the header.
+type Verifier interface {
+	Verify(jws string) (payload []byte, err error)
+}
+
+// Sealer encrypts what lies at rest. Open fails unless sealed and aad are
+// those of one call of Seal.
+type Sealer interface {
+	Seal(plain, aad []byte) []byte
+	Open(sealed, aad []byte) ([]byte, error)
+}
+
+// Options are what a log needs of its controller. All but Logger and OnEpoch
+// must be given.
+type Options struct {
+	Controller   string // ^[a-z0-9][a-z0-9-]{0,62}$
+	Signer       Signer
+	Verifier     Verifier                                   // of the Signer's key
+	Note         func(origin string) (note.Signer, error)   // signs checkpoints
+	NoteVerifier func(origin string) (note.Verifier, error) // of Note's key
+	Sealer       Sealer                                     // of bodies at rest
+	Clock        func() (now time.Time, state Clock)        // the controller's
+	Logger       *slog.Logger                               // nil: silent
+	OnEpoch      func(Opening)                              // told of an epoch begun after Open; must not call the log
+}
+
+func (o Options) check() error {
+	var errs []error
+	if !controllerForm.MatchString(o.Controller) {
+		errs = append(errs, fmt.Errorf("controller name %q", o.Controller))
+	}
+	for _, f := range []struct {
+		missing bool
+		what    string
+	}{
+		{o.Signer == nil, "signer"}, {o.Verifier == nil, "verifier"}, {o.Note == nil, "checkpoint signer"},
+		{o.NoteVerifier == nil, "checkpoint verifier"}, {o.Sealer == nil, "sealer"}, {o.Clock == nil, "clock"},
+	} {
+		if f.missing {
+			errs = append(errs, errors.New("no "+f.what))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Opening tells how the present epoch came to be.
+type Opening struct {
+	Epoch    string
+	New      bool   // begun now, not continued
+	Why      string // in words, when New
+	SetAside string // the file that the former database is in now, if there was one
+	Former   *Head  // the head of the epoch before this one, as far as it is known
+}
+
+// The log's refusals.
+var (
+	// ErrClosed: the log was closed.
+	ErrClosed = errors.New("log closed")
+	// ErrEpoch: a receipt speaks of another epoch than the present one.
+	ErrEpoch = errors.New("receipt for another epoch")
+	// ErrDiverged: a receipt contradicts the log; see Reconcile.
+	ErrDiverged = errors.New("receipt contradicts the log")
+	// ErrDraft: a draft would not make a valid record.
+	ErrDraft = errors.New("invalid draft")
+)
+
+// Log is the signed log of one controller. Its methods may be called from
+// several goroutines.
+type Log struct {
+	dir  string
+	o    Options
+	log  *slog.Logger
+	lock *os.File
+
+	requests chan *request
+	quit     chan struct{}
+	stopped  chan struct{} // closed when the writer has ended
+	closing  sync.Once
+
+	writer  *writer // the writer goroutine's own
+	reserve reserve // likewise
+
+	ackMu sync.Mutex // one Acknowledge at a time
+
+	// mu guards what readers see. The writer holds it only to publish what
+	// is committed, and while it exchanges the database.
+	mu       sync.RWMutex
+	store    *store // nil while there is no database to be had
+	opening  Opening
+	head     tree
+	receipt  *Receipt // the newest of this epoch
+	appended chan struct{}
+}
+
+// Open opens the log in dir, creating what is missing, and starts its writer.
+// A database that cannot be reconciled with the last receipt, or that is
+// damaged, is set aside and a new epoch begins: see Opened. Open fails where
+// going on would be wrong: another process has the log, others can read the
+// database, it is of a newer program, or nothing can be written at all.
+func Open(dir string, o Options) (*Log, error) {
+	if err := o.check(); err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	l := &Log{
+		dir: dir, o: o, log: o.Logger, lock: lock,
+		requests: make(chan *request),
+		quit:     make(chan struct{}),
+		stopped:  make(chan struct{}),
+		appended: make(chan struct{}),
+		reserve:  reserve{path: filepath.Join(dir, reserveFile)},
+	}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	l.mu.Lock()
+	err = l.establish(nil)
+	l.mu.Unlock()
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	l.reserve.restore(l.log)
+	go l.write()
+	return l, nil
+}
+
+// lockDir keeps a second process from writing to the same log. The lock ends
+// with the process, however it ends.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "records.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("another process has the log in %s", dir)
+		}
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	return f, nil
+}
+
+// Close ends the writer after the commit in hand and closes the database.
+func (l *Log) Close() error {
+	var err error
+	l.closing.Do(func() {
+		close(l.quit)
+		<-l.stopped
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.store != nil {
+			err = l.store.close()
+			l.store = nil
+		}
+		err = errors.Join(err, l.lock.Close())
+	})
+	return err
+}
+
+// Opened tells how the present epoch came to be.
+func (l *Log) Opened() Opening {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.opening
+}
+
+// Epoch is the present epoch: 32 hex digits.
+func (l *Log) Epoch() string { return l.Opened().Epoch }
+
+// Head returns the epoch, size and root of what is committed.
+func (l *Log) Head(context.Context) (Head, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	root, err := l.head.root()
+	if err != nil {
+		return Head{}, err
+	}
+	return Head{Epoch: l.opening.Epoch, Size: uint64(l.head.size), Root: root.String()}, nil
+}
+
+// Appended returns a channel that is closed at the next commit of records, or
+// change of epoch. Take it before looking at what there is.
+func (l *Log) Appended() <-chan struct{} {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.appended
+}
+
+// wake tells those who wait on Appended; the caller holds mu.
+func (l *Log) wake() {
+	close(l.appended)
+	l.appended = make(chan struct{})
+}
+
+// current is the database in use; the caller holds mu.
+func (l *Log) current() (*store, error) {
+	if l.store == nil {
+		return nil, errors.New("log: no database")
+	}
+	return l.store, nil
+}
+
+// Entries returns up to max records of the present epoch from a sequence on,
+// each held to its leaf hash. Where a record is damaged it returns those
+// before it, or a *Fault if it is the first.
+func (l *Log) Entries(ctx context.Context, from uint64, max int) ([]Entry, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	s, err := l.current()
+	if err != nil || from > maxSize {
+		return nil, err
+	}
+	rows, err := s.rows(ctx, int64(from), max)
+	if err != nil {
+		return nil, fmt.Errorf("read records: %w", err)
+	}
+	out := make([]Entry, 0, len(rows))
+	for i, row := range rows {
+		var e Entry
+		if want := int64(from) + int64(i); row.seq != want {
+			err = recordFault(want, "it is missing")
+		} else {
+			e, err = s.entry(row)
+		}
+		if err != nil {
+			if len(out) > 0 {
+				return out, nil
+			}
+			return nil, err
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// Checkpoint signs a checkpoint of the first size records of the present
+// epoch.
+func (l *Log) Checkpoint(ctx context.Context, size uint64) (string, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	root, err := l.rootAt(ctx, size)
+	if err != nil {
+		return "", err
+	}
+	return signCheckpoint(Checkpoint{
+		Origin: Origin(l.o.Controller, l.opening.Epoch), Size: size, Root: root,
+	}, l.o.Note)
+}
+
+// Root returns the root that the tree had when it held size records.
+func (l *Log) Root(ctx context.Context, size uint64) (tlog.Hash, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.rootAt(ctx, size)
+}
+
+// rootAt is Root; the caller holds mu.
+func (l *Log) rootAt(ctx context.Context, size uint64) (tlog.Hash, error) {
+	switch {
+	case size > uint64(l.head.size):
+		return tlog.Hash{}, fmt.Errorf("no root at size %d: the log holds %d records", size, l.head.size)
+	case size == uint64(l.head.size):
+		return l.head.root()
+	}
+	s, err := l.current()
+	if err != nil {
+		return tlog.Hash{}, err
+	}
+	return tlog.TreeHash(int64(size), s.hashes(ctx))
+}
+
+// ProveRecord proves that the tree of the first size records holds the record
+// with sequence seq.
+func (l *Log) ProveRecord(ctx context.Context, size, seq uint64) (tlog.RecordProof, error) {
+	return prove(ctx, l, size, func(r tlog.HashReader) (tlog.RecordProof, error) {
+		return tlog.ProveRecord(int64(size), int64(seq), r)
+	})
+}
+
+// ProveTree proves that the tree of size records extends the tree of the
+// first old ones.
+func (l *Log) ProveTree(ctx context.Context, size, old uint64) (tlog.TreeProof, error) {
+	return prove(ctx, l, size, func(r tlog.HashReader) (tlog.TreeProof, error) {
+		return tlog.ProveTree(int64(size), int64(old), r)
+	})
+}
+
+func prove[P any](ctx context.Context, l *Log, size uint64, proof func(tlog.HashReader) (P, error)) (P, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var none P
+	if size > uint64(l.head.size) {
+		return none, fmt.Errorf("no proof at size %d: the log holds %d records", size, l.head.size)
+	}
+	s, err := l.current()
+	if err != nil {
+		return none, err
+	}
+	return proof(s.hashes(ctx))
+}
+
+// Acknowledged is the number of records that the CRM has countersigned: the
+// outbox begins at this sequence.
+func (l *Log) Acknowledged() uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.receipt == nil {
+		return 0
+	}
+	return l.receipt.Size
+}
+
+// LastReceipt returns the newest receipt of the present epoch.
+func (l *Log) LastReceipt() (r Receipt, ok bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.receipt == nil {
+		return Receipt{}, false
+	}
+	return *l.receipt, true
+}
+
+// Acknowledge keeps a receipt, in the database and in a file that survives
+// it, and moves the outbox on. A receipt that says less than the newest one
+// is ignored. One of another epoch is ErrEpoch, one that contradicts the log
+// is ErrDiverged: Reconcile is for that.
+func (l *Log) Acknowledge(ctx context.Context, r Receipt) error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	l.ackMu.Lock()
+	defer l.ackMu.Unlock()
+	if stale, err := l.compare(ctx, r); err != nil || stale {
+		return err
+	}
+	err := l.do(ctx, &request{rows: func(w *writer) error {
+		if w.epoch != r.Epoch {
+			return ErrEpoch // the database was exchanged meanwhile
+		}
+		return w.keepReceipt(r)
+	}, then: func() { l.receipt = &r }})
+	if err != nil {
+		return err
+	}
+	return writeReceipt(l.dir, r)
+}
+
+// compare holds a receipt to the log. It is stale if the log has a newer one.
+func (l *Log) compare(ctx context.Context, r Receipt) (stale bool, err error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if r.Epoch != l.opening.Epoch {
+		return false, fmt.Errorf("%w: %s, the log is in %s", ErrEpoch, r.Epoch, l.opening.Epoch)
+	}
+	if r.Size > uint64(l.head.size) {
+		return false, fmt.Errorf("%w: it covers %d records, the log holds %d", ErrDiverged, r.Size, l.head.size)
+	}
+	root, err := l.rootAt(ctx, r.Size)
+	if err != nil {
+		return false, err
+	}
+	if root != r.Root {
+		return false, fmt.Errorf("%w: root at size %d is %s, the log's is %s", ErrDiverged, r.Size, r.Root, root)
+	}
+	last := l.receipt
+	return last != nil && (r.Size < last.Size || r.Size == last.Size && !r.Time.After(last.Time)), nil
+}
+
+// Reconcile compares the log with what the CRM says that it holds. If the log
+// is behind that or different, its database is set aside and a new epoch
+// begins, whose first record names the CRM's head; the log stays open for its
+// users. A receipt of another epoch says nothing about this one.
+func (l *Log) Reconcile(ctx context.Context, r Receipt) (newEpoch bool, err error) {
+	if err := r.check(); err != nil {
+		return false, err
+	}
+	l.ackMu.Lock()
+	defer l.ackMu.Unlock()
+	_, err = l.compare(ctx, r)
+	if errors.Is(err, ErrEpoch) || err == nil {
+		return false, nil
+	}
+	if !errors.Is(err, ErrDiverged) && !damaged(err) {
+		return false, err
+	}
+	why := err.Error()
+	// The receipt is what a restart must reconcile with, so it is kept first.
+	if err := writeReceipt(l.dir, r); err != nil {
+		return false, err
+	}
+	err = l.do(ctx, &request{alone: func() error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.opening.Epoch != r.Epoch {
+			return nil // somebody was faster
+		}
+		newEpoch = true
+		return l.replace(why, &Head{Epoch: r.Epoch, Size: r.Size, Root: r.Root.String()})
+	}})
+	return newEpoch && err == nil, err
+}
+
+// Run does what a log needs beside appending, until ctx ends: it verifies the
+// whole of it once, at leisure, and signs a checkpoint every few minutes while
+// nobody countersigns.
+func (l *Log) Run(ctx context.Context) error {
+	verified := make(chan struct{})
+	go func() {
+		defer close(verified)
+		l.verifyAtLeisure(ctx)
+	}()
+	defer func() { <-verified }()
+	tick := time.NewTicker(checkpointEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := l.keepCheckpoint(ctx); err != nil && ctx.Err() == nil {
+			l.log.Error("checkpoint not kept", "error", err)
+		}
+	}
+}
+
+const (
+	checkpointEvery = 5 * time.Minute
+	keptCheckpoints = 1000
+	keptReceipts    = 100
+)
+
+// keepCheckpoint signs and stores a checkpoint of the head unless a stored
+// one or a receipt covers it already.
+func (l *Log) keepCheckpoint(ctx context.Context) error {
+	head, err := l.Head(ctx)
+	if err != nil || head.Size == l.Acknowledged() {
+		return err
+	}
+	signed, err := l.Checkpoint(ctx, head.Size)
+	if err != nil {
+		return err
+	}
+	return l.do(ctx, &request{rows: func(w *writer) error {
+		if w.epoch != head.Epoch {
+			return nil
+		}
+		return w.keepCheckpoint(head.Size, signed)
+	}})
+}
+
+// verifyAtLeisure verifies the whole log once. What it finds becomes a record,
+// so that the CRM learns of it.
+func (l *Log) verifyAtLeisure(ctx context.Context) {
+	opening := l.Opened()
+	_, err := Verify(ctx, filepath.Join(l.dir, databaseFile), VerifyOptions{
+		Verifier: l.o.Verifier, NoteVerifier: l.o.NoteVerifier, Sealer: l.o.Sealer, Controller: l.o.Controller, Leisurely: true,
+	})
+	var fault *Fault
+	switch {
+	case ctx.Err() != nil, l.Epoch() != opening.Epoch:
+	case err == nil:
+		l.log.Info("log verified", "epoch", opening.Epoch)
+	case errors.As(err, &fault):
+		l.log.Error("log damaged", "epoch", opening.Epoch, "first", fault.First, "last", fault.Last, "fault", fault.What)
+		if _, err := l.Append(ctx, func(*Tx) (Draft, error) {
+			return Draft{Type: Gap, Data: Data{Detail: clip("the log was found damaged: "+fault.Error(), maxDetail)}}, nil
+		}); err != nil {
+			l.log.Error("damage not recorded", "error", err)
+		}
+	default:
+		l.log.Error("log not verified", "error", err)
+	}
+}
+
+// clip keeps a text within a record's bounds.
+func clip(s string, most int) string {
+	for n := range s {
+		if n > most-4 {
+			return s[:n] + "…"
+		}
+	}
+	return s
+}
+
+func isNoSpace(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}
+
+// exists says whether something is at path.
+func exists(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}

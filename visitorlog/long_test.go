@@ -1,0 +1,5 @@
+//go:build long
+
+package visitorlog
+
+const long = true
