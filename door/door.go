@@ -1,0 +1,584 @@
+package door
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/visitorlog"
+)
+
+const (
+	// Patience is how long after a badge was presented the strike may still
+	// move for it. Break-glass opens then without a record.
+	Patience = 3 * time.Second
+	// Repeat is how long a card must be away from a reader before it is read
+	// again. A card that is left on a reader is one presentation.
+	Repeat = time.Second
+
+	delayedAfter = 300 * time.Millisecond // when the indicator shows waiting
+	healthyAfter = 500 * time.Millisecond // without an error: the fault is over
+	minBackoff   = 100 * time.Millisecond
+	maxBackoff   = 2 * time.Second
+	flushFor     = 2 * time.Second // for the last records, at the end
+	slowAppends  = 8               // that a door waits for at the same time
+	maxFaultText = 200             // bytes
+)
+
+// Reader delivers presentations. Read blocks until there is one. An error
+// other than ctx's own means that the reader is faulty: it is recorded and
+// shown, and Read is called again, later and later.
+type Reader interface {
+	Read(ctx context.Context) (badge.Read, error)
+}
+
+// Strike is the lock. Both methods are idempotent and return soon; an error
+// means that the strike may not have moved.
+type Strike interface {
+	Unlock() error
+	Lock() error
+}
+
+// Input is a contact, a button, a sensor or a key switch. Watch calls changed
+// with the present state at once and then with each debounced change, from
+// one goroutine, until ctx ends or the input is faulty.
+type Input interface {
+	Watch(ctx context.Context, changed func(active bool)) error
+}
+
+// Indicator shows a Pattern by whatever lights and sounds it has. Show is
+// idempotent.
+type Indicator interface {
+	Show(pattern string) error
+}
+
+// Log makes records durable. Append calls write inside the one transaction
+// that the record is written in, serially over all doors, and returns when
+// the record is on disk; an error means that it never will be.
+// AppendReserved is the same with space kept in advance.
+type Log interface {
+	Append(ctx context.Context, write func(*visitorlog.Tx) (visitorlog.Draft, error)) (visitorlog.Entry, error)
+	AppendReserved(ctx context.Context, write func(*visitorlog.Tx) (visitorlog.Draft, error)) (visitorlog.Entry, error)
+}
+
+// Allowlist knows who may enter. Lookup gives nil for an unknown card.
+type Allowlist interface {
+	Lookup(badge.Credential) (*access.Entry, error)
+	Policy(now time.Time) access.Policy
+}
+
+// Clock is the controller's wall clock.
+type Clock interface {
+	Now() (wall time.Time, state access.ClockState)
+}
+
+// ReaderConfig is one reader of a door.
+type ReaderConfig struct {
+	Name      string
+	Direction access.Direction // of the passage: In for the reader outside
+	// Formats are tried in order. The first that fits the frame and gives a
+	// card on the allowlist is taken.
+	Formats []*badge.Format
+	Reader  Reader
+}
+
+// Config is what a door is made of.
+type Config struct {
+	Name    string
+	Times   Times
+	Zone    *time.Location // the site's
+	Readers []ReaderConfig
+	Strike  Strike
+
+	// The following may be nil: the door has none.
+	Contact       Input // active while the door is open
+	RequestToExit Input
+	Tamper        Input
+	Lockdown      Input // of several doors: see Share
+	Indicator     Indicator
+
+	Log       Log
+	Allowlist Allowlist
+	Clock     Clock
+	Logger    *slog.Logger
+}
+
+// Door is one door with its readers. Its strike moves only from within Run.
+type Door struct {
+	cfg      Config
+	log      *slog.Logger
+	work     chan func(*loop) // what happened, for the loop to deal with
+	ran      atomic.Bool
+	lockdown atomic.Bool // for decisions: as early as it is known
+	status   atomic.Pointer[Status]
+	records  *recorder
+	slow     chan struct{} // a token for each append that takes too long
+}
+
+// New checks the configuration of a door.
+func New(cfg Config) (*Door, error) {
+	var errs []error
+	missing := func(is bool, what string) {
+		if is {
+			errs = append(errs, errors.New("no "+what))
+		}
+	}
+	missing(cfg.Name == "", "name")
+	missing(cfg.Strike == nil, "strike")
+	missing(cfg.Log == nil, "log")
+	missing(cfg.Allowlist == nil, "allowlist")
+	missing(cfg.Clock == nil, "clock")
+	missing(cfg.Zone == nil, "time zone")
+	missing(cfg.Logger == nil, "logger")
+	errs = append(errs, cfg.Times.Validate())
+	for _, r := range cfg.Readers {
+		if r.Name == "" || r.Reader == nil || len(r.Formats) == 0 || r.Direction != access.In && r.Direction != access.Out {
+			errs = append(errs, fmt.Errorf("reader %q: it needs a name, a device, a direction and a format", r.Name))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("door %q: %w", cfg.Name, err)
+	}
+	d := &Door{
+		cfg:  cfg,
+		log:  cfg.Logger.With("door", cfg.Name),
+		work: make(chan func(*loop)),
+		slow: make(chan struct{}, slowAppends),
+	}
+	d.records = newRecorder(cfg.Name, cfg.Log, d.log)
+	l := newLoop(d)
+	l.publish()
+	return d, nil
+}
+
+// Run runs the door until ctx ends. The strike is locked when it returns,
+// whatever ended it; an error means that a part panicked in the loop itself or
+// that the strike could not be locked. Run can be called once.
+func (d *Door) Run(ctx context.Context) (err error) {
+	if d.ran.Swap(true) {
+		return fmt.Errorf("door %q: it ran already", d.cfg.Name)
+	}
+	l := newLoop(d)
+	inner, cancel := context.WithCancel(ctx)
+	recording, stopRecording := context.WithCancel(context.WithoutCancel(ctx))
+	var parts, recorder sync.WaitGroup
+	defer func() {
+		if p := recover(); p != nil {
+			d.log.Error("door", "event", "panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = fmt.Errorf("door %q: panic: %v", d.cfg.Name, p)
+		}
+		err = errors.Join(err, l.lockFinally()) // before anything that may take its time
+		cancel()
+		parts.Wait()
+		stopRecording()
+		recorder.Wait()
+		d.records.flush(flushFor)
+	}()
+
+	l.step(Started{})
+	recorder.Go(func() { d.records.run(recording, d.reportLog(inner)) })
+	if d.cfg.Indicator != nil {
+		parts.Go(func() { d.indicate(inner, l.shows) })
+	}
+	known := d.watchInputs(inner, &parts)
+	for i := range d.cfg.Readers {
+		parts.Go(func() {
+			// Nobody is let in before it is known whether there is a lockdown.
+			select {
+			case <-known:
+				d.read(inner, &parts, &d.cfg.Readers[i])
+			case <-inner.Done():
+			}
+		})
+	}
+	l.run(ctx)
+	return nil
+}
+
+// post gives the loop something to do. It returns when the loop has taken it,
+// or when ctx has ended.
+func (d *Door) post(ctx context.Context, f func(*loop)) {
+	select {
+	case d.work <- f:
+	case <-ctx.Done():
+	}
+}
+
+// postEvent is post of an event alone.
+func (d *Door) postEvent(ctx context.Context, ev Event) {
+	d.post(ctx, func(l *loop) { l.step(ev) })
+}
+
+// Alive waits until the door's loop takes notice, and fails if it does not
+// before ctx ends: it has not begun, hangs, or has ended.
+func (d *Door) Alive(ctx context.Context) error {
+	select {
+	case d.work <- func(*loop) {}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("door %q does not answer: %w", d.cfg.Name, ctx.Err())
+	}
+}
+
+// loop is the goroutine that owns the machine and the strike.
+type loop struct {
+	*Door
+	m        *Machine
+	events   []Event      // the first is being dealt with
+	shows    chan Pattern // holds the newest only
+	faults   map[string]string
+	unlocked bool      // what the strike was last told to be
+	strikeOK bool      // and whether it did
+	grant    *Grant    // that it was unlocked for
+	retryAt  time.Time // zero: the strike needs no retry
+	backoff  time.Duration
+	counts   Counts
+	last     time.Time // of the last decision
+}
+
+func newLoop(d *Door) *loop {
+	return &loop{
+		Door:     d,
+		m:        NewMachine(d.cfg.Times, d.cfg.Contact != nil),
+		shows:    make(chan Pattern, 1),
+		faults:   make(map[string]string),
+		strikeOK: true,
+	}
+}
+
+// run deals with what happens until ctx ends.
+func (l *loop) run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		if next := earlier(l.m.Next(), l.retryAt); next.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(next))
+		}
+		select {
+		case <-ctx.Done():
+			l.step(Stopped{"the controller stopped"})
+			return
+		case f := <-l.work:
+			f(l)
+		case <-timer.C:
+			if !l.retryAt.IsZero() && !time.Now().Before(l.retryAt) {
+				l.move()
+			}
+			l.step(Tick{})
+		}
+	}
+}
+
+// step lets the machine step and does what it says. A step that follows from
+// another (a strike that fails) begins when that one is done.
+func (l *loop) step(ev Event) {
+	l.events = append(l.events, ev)
+	if len(l.events) > 1 {
+		return
+	}
+	for len(l.events) > 0 {
+		l.stepOnce(l.events[0])
+		l.events = l.events[1:]
+	}
+	l.publish()
+}
+
+func (l *loop) stepOnce(ev Event) {
+	before := l.m.State()
+	now := time.Now()
+	for _, c := range l.m.Step(now, ev) {
+		switch c := c.(type) {
+		case Unlock:
+			l.unlocked, l.grant = true, c.Grant
+			l.move()
+		case Lock:
+			l.unlocked, l.grant = false, nil
+			l.move()
+		case Record:
+			l.records.add(l.record(now, c))
+		case Signal:
+			l.show(c.Pattern)
+		case Alarm:
+			l.counts.Alarms++
+			l.log.Warn("alarm", append([]any{"event", eventName(c.Type)}, grantAttrs(c.Grant)...)...)
+		}
+	}
+	after := l.m.State()
+	if before.Contact != after.Contact {
+		l.log.Info("door", "event", "contact", "contact", string(after.Contact))
+	}
+	if after.Warning && !before.Warning {
+		l.log.Info("door", "event", "held_warning")
+	}
+}
+
+// record makes the record that the machine asks for.
+func (l *loop) record(now time.Time, c Record) *pending {
+	wall, _ := l.cfg.Clock.Now()
+	p := &pending{
+		at: now, wall: wall, cause: c.Grant,
+		draft: visitorlog.Draft{Type: c.Type, Data: visitorlog.Data{
+			Door:   l.cfg.Name,
+			Active: c.Active,
+			Detail: c.Detail,
+		}},
+	}
+	if g := c.Grant; g != nil {
+		p.draft.Subject = g.Person
+		p.draft.Data.Reader = g.Reader
+		p.draft.Data.Direction = g.Direction
+		p.draft.Data.Kind = g.Kind
+	}
+	switch c.Type {
+	case visitorlog.BreakGlass:
+		p.reserved = true
+	case visitorlog.DoorForced, visitorlog.DoorHeld, visitorlog.DoorClosed, visitorlog.RequestToExit, visitorlog.Tamper:
+		p.key = string(c.Type) // an input may chatter
+	}
+	return p
+}
+
+// move makes the strike what it was last told to be. After an error nobody
+// knows where it stands: it is locked first and then tried again.
+func (l *loop) move() {
+	act, state := l.cfg.Strike.Lock, "locked"
+	if l.unlocked {
+		act, state = l.cfg.Strike.Unlock, "unlocked"
+	}
+	err := guard(act)
+	if err == nil {
+		l.retryAt, l.backoff, l.strikeOK = time.Time{}, 0, true
+		l.log.Info("strike", append([]any{"state", state}, grantAttrs(l.grant)...)...)
+		l.fault("strike", nil)
+		return
+	}
+	if l.unlocked {
+		err = errors.Join(err, guard(l.cfg.Strike.Lock))
+	}
+	if l.strikeOK {
+		l.log.Error("strike", "wanted", state, "error", err)
+	}
+	l.strikeOK = false
+	l.backoff = longer(l.backoff)
+	l.retryAt = time.Now().Add(l.backoff)
+	l.fault("strike", err)
+}
+
+// lockFinally locks the strike for good.
+func (l *loop) lockFinally() error {
+	var err error
+	for range 3 {
+		if err = guard(l.cfg.Strike.Lock); err == nil {
+			return nil
+		}
+		time.Sleep(minBackoff)
+	}
+	l.log.Error("strike", "wanted", "locked", "error", err)
+	return fmt.Errorf("door %q: the strike could not be locked: %w", l.cfg.Name, err)
+}
+
+// fault begins (err is not nil), goes on, or ends a part's fault. It is
+// recorded when it begins and when it ends.
+func (l *loop) fault(part string, err error) {
+	before, was := l.faults[part]
+	switch {
+	case err == nil && !was:
+		return
+	case err != nil && was:
+		l.faults[part] = clip(err.Error())
+		return
+	}
+	active := err != nil
+	detail := before
+	if active {
+		l.counts.Faults++
+		detail = clip(err.Error())
+		l.faults[part] = detail
+		l.log.Warn("door", "event", "fault", "part", part, "fault", detail)
+	} else {
+		delete(l.faults, part)
+		l.log.Info("door", "event", "repaired", "part", part)
+	}
+	now := time.Now()
+	p := l.record(now, Record{Type: visitorlog.DoorFault, Active: &active, Detail: part + ": " + detail})
+	if slices.ContainsFunc(l.cfg.Readers, func(r ReaderConfig) bool { return readerPart(r.Name) == part }) {
+		p.draft.Type = visitorlog.ReaderFault
+		p.draft.Data.Reader = part[len(readerPart("")):]
+		p.draft.Data.Detail = detail
+	}
+	p.key = "fault " + part
+	l.records.add(p)
+	l.step(FaultChanged{len(l.faults) > 0})
+}
+
+// readerPart is the name of a reader among the parts of a door.
+func readerPart(name string) string { return "reader " + name }
+
+// failed locks the door after a panic.
+func (l *loop) failed(part string, p *panicked) {
+	l.log.Error("door", "event", "panic", "part", part, "panic", p.Error(), "stack", p.stack)
+	l.step(Stopped{"the door was locked: a part of it failed"})
+}
+
+// show hands the newest pattern to the indicator's goroutine.
+func (l *loop) show(p Pattern) {
+	select {
+	case <-l.shows: // not shown yet, and old
+	default:
+	}
+	l.shows <- p
+}
+
+// indicate shows patterns. An indicator that fails is tried again until
+// another pattern is to be shown or it works.
+func (d *Door) indicate(ctx context.Context, shows <-chan Pattern) {
+	var wait time.Duration
+	var pattern Pattern
+	for {
+		var again <-chan time.Time
+		if wait > 0 {
+			again = time.After(wait)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case pattern = <-shows:
+		case <-again:
+		}
+		err := guard(func() error { return d.cfg.Indicator.Show(string(pattern)) })
+		if err == nil && wait == 0 {
+			continue
+		}
+		d.post(ctx, func(l *loop) { l.fault("indicator", err) })
+		if wait = longer(wait); err == nil {
+			wait = 0
+		}
+	}
+}
+
+// watchInputs starts the goroutines of the inputs. The channel that it
+// returns is closed when each has told its state or failed for the first time.
+func (d *Door) watchInputs(ctx context.Context, parts *sync.WaitGroup) <-chan struct{} {
+	nothing := func(*loop) {}
+	inputs := []struct {
+		part    string
+		in      Input
+		changed func(active bool) Event
+		lost    func(*loop)
+	}{
+		{"contact", d.cfg.Contact, func(open bool) Event {
+			if open {
+				return Opened{}
+			}
+			return Closed{}
+		}, func(l *loop) { l.step(ContactLost{}) }},
+		{"request to exit", d.cfg.RequestToExit, func(active bool) Event { return ExitRequested{active} },
+			func(l *loop) { l.step(ExitRequested{false}) }},
+		{"tamper", d.cfg.Tamper, func(active bool) Event { return TamperChanged{active} }, nothing},
+		// A lockdown outlives the fault of its switch.
+		{"lockdown", d.cfg.Lockdown, func(active bool) Event {
+			d.lockdown.Store(active) // at once for decisions
+			return LockdownChanged{active}
+		}, nothing},
+	}
+	var first sync.WaitGroup
+	for _, in := range inputs {
+		if in.in == nil {
+			continue
+		}
+		first.Add(1)
+		parts.Go(func() { d.watch(ctx, in.part, in.in, in.changed, in.lost, sync.OnceFunc(first.Done)) })
+	}
+	known := make(chan struct{})
+	parts.Go(func() {
+		first.Wait()
+		close(known)
+	})
+	return known
+}
+
+func (d *Door) watch(ctx context.Context, part string, in Input, event func(bool) Event, lost func(*loop), first func()) {
+	defer first()
+	var wait time.Duration
+	for ctx.Err() == nil {
+		err := guard(func() error {
+			return in.Watch(ctx, func(active bool) {
+				wait = 0
+				ev := event(active)
+				d.post(ctx, func(l *loop) {
+					l.fault(part, nil)
+					l.step(ev)
+				})
+				first()
+			})
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			err = errors.New("it stopped to watch")
+		}
+		d.post(ctx, func(l *loop) {
+			var p *panicked
+			if errors.As(err, &p) {
+				l.failed(part, p)
+			}
+			l.fault(part, err)
+			lost(l)
+		})
+		first()
+		wait = longer(wait)
+		sleep(ctx, wait)
+	}
+}
+
+// panicked is a panic of a driver, as an error.
+type panicked struct {
+	value any
+	stack string
+}
+
+func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
+
+// guard calls f and turns its panic into an error.
+func guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &panicked{p, string(debug.Stack())}
+		}
+	}()
+	return f()
+}
+
+// longer is the wait after the one that did not help.
+func longer(wait time.Duration) time.Duration {
+	return min(max(2*wait, minBackoff), maxBackoff)
+}
+
+// sleep waits, less long if ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+// clip makes an error's text fit for records and status.
+func clip(s string) string {
+	s = strings.ReplaceAll(s, "\n", "; ")
+	if len(s) > maxFaultText {
+		s = s[:maxFaultText]
+	}
+	return strings.ToValidUTF8(s, "?")
+}

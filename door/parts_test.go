@@ -1,0 +1,394 @@
+package door
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/visitorlog"
+)
+
+// journal is what happened to the parts of a door, in order.
+type journal struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (j *journal) add(format string, args ...any) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.lines = append(j.lines, fmt.Sprintf(format, args...))
+}
+
+// take gives the lines since the last take.
+func (j *journal) take() []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	lines := j.lines
+	j.lines = nil
+	return lines
+}
+
+// wires is a reader whose frames and faults a test sends.
+type wires chan any // badge.Frame, error, or a func that panics
+
+func (w wires) Read(ctx context.Context) (badge.Read, error) {
+	select {
+	case <-ctx.Done():
+		return badge.Read{}, ctx.Err()
+	case v := <-w:
+		switch v := v.(type) {
+		case badge.Frame:
+			return badge.Read{Frame: v, At: time.Now()}, nil
+		case badge.Read:
+			return v, nil
+		case error:
+			return badge.Read{}, v
+		default:
+			panic(v)
+		}
+	}
+}
+
+// relay is a strike; err makes it fail.
+type relay struct {
+	*journal
+	mu       sync.Mutex
+	err      error
+	unlocked bool
+}
+
+func (r *relay) set(unlocked bool, name string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil {
+		r.add("%s fails", name)
+		return r.err
+	}
+	if r.unlocked != unlocked || name == "lock" {
+		r.add("%s", name)
+	}
+	r.unlocked = unlocked
+	return nil
+}
+
+func (r *relay) Unlock() error { return r.set(true, "unlock") }
+func (r *relay) Lock() error   { return r.set(false, "lock") }
+
+func (r *relay) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = err
+}
+
+func (r *relay) locked() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.unlocked
+}
+
+// lamp is an indicator.
+type lamp struct{ *journal }
+
+func (l lamp) Show(pattern string) error {
+	l.add("show %s", pattern)
+	return nil
+}
+
+// line is an input.
+type line struct {
+	mu      sync.Mutex
+	active  bool
+	changes chan any // bool or error
+}
+
+func newLine(active bool) *line { return &line{active: active, changes: make(chan any)} }
+
+func (l *line) Watch(ctx context.Context, changed func(bool)) error {
+	l.mu.Lock()
+	active := l.active
+	l.mu.Unlock()
+	changed(active)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case c := <-l.changes:
+			if err, ok := c.(error); ok {
+				return err
+			}
+			l.mu.Lock()
+			l.active = c.(bool)
+			l.mu.Unlock()
+			changed(c.(bool))
+		}
+	}
+}
+
+func (l *line) set(active bool) { l.changes <- active }
+
+// paper is a log in memory. It fails with err, and takes as long as delay.
+type paper struct {
+	*journal
+	serial  sync.Mutex // appends are serial
+	mu      sync.Mutex
+	err     error
+	delay   time.Duration
+	entries []visitorlog.Entry
+}
+
+func (p *paper) Append(ctx context.Context, write func(*visitorlog.Tx) (visitorlog.Draft, error)) (visitorlog.Entry, error) {
+	p.serial.Lock()
+	defer p.serial.Unlock()
+	p.mu.Lock()
+	err, delay := p.err, p.delay
+	p.mu.Unlock()
+	if delay > 0 {
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return visitorlog.Entry{}, ctx.Err()
+		}
+	}
+	if err != nil {
+		return visitorlog.Entry{}, err
+	}
+	draft, err := write(nil)
+	if err != nil {
+		return visitorlog.Entry{}, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := visitorlog.Entry{Seq: uint64(len(p.entries)), Record: visitorlog.Record{Type: draft.Type, Subject: draft.Subject, Data: draft.Data}}
+	p.entries = append(p.entries, e)
+	p.add("%s", recordLine(e))
+	return e, nil
+}
+
+func (p *paper) AppendReserved(ctx context.Context, write func(*visitorlog.Tx) (visitorlog.Draft, error)) (visitorlog.Entry, error) {
+	return p.Append(ctx, write)
+}
+
+func (p *paper) set(err error, delay time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.err, p.delay = err, delay
+}
+
+func (p *paper) all() []visitorlog.Entry {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.entries)
+}
+
+// recordLine writes a record as a person would.
+func recordLine(e visitorlog.Entry) string {
+	d := e.Record.Data
+	s := fmt.Sprintf("%d %s", e.Seq, strings.TrimPrefix(string(e.Record.Type), "gatehouse."))
+	if e.Record.Subject != "" {
+		s += " " + e.Record.Subject
+	}
+	if d.Reason != "" {
+		s += " " + string(d.Reason)
+	}
+	if d.Cause != nil {
+		s += fmt.Sprintf(" because of %d", *d.Cause)
+	}
+	if d.Active != nil {
+		s += fmt.Sprintf(" %v", *d.Active)
+	}
+	if d.Late {
+		s += " late"
+	}
+	if d.Detail != "" {
+		s += " (" + d.Detail + ")"
+	}
+	return s
+}
+
+// list is an allowlist.
+type list struct {
+	mu      sync.Mutex
+	entries map[badge.Credential]*access.Entry
+	err     error
+}
+
+func (l *list) Lookup(c badge.Credential) (*access.Entry, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.entries[c], l.err
+}
+
+func (l *list) Policy(time.Time) access.Policy {
+	return access.Policy{Version: 3, Age: time.Minute, Freshness: access.Fresh}
+}
+
+func (l *list) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
+}
+
+// wall is a clock that may panic.
+type wall struct{ broken bool }
+
+func (w *wall) Now() (time.Time, access.ClockState) {
+	if w.broken {
+		panic("the clock broke")
+	}
+	return time.Now(), access.ClockSynchronised
+}
+
+// bench is a door on a bench: every part of it is in the test's hands.
+type bench struct {
+	*journal
+	t        *testing.T
+	door     *Door
+	cfg      Config
+	in       wires
+	out      wires
+	strike   *relay
+	contact  *line
+	exit     *line
+	tamper   *line
+	lockdown *line
+	log      *paper
+	list     *list
+	clock    *wall
+	printed  *bytes.Buffer
+	stop     func() error
+}
+
+func format(t testing.TB, name string) *badge.Format {
+	f, ok := badge.Builtin().Format(name)
+	if !ok {
+		t.Fatalf("no format %q", name)
+	}
+	return f
+}
+
+func frame(t testing.TB, c badge.Credential) badge.Frame {
+	f, err := format(t, c.Format).Encode(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+var (
+	adasCard = badge.Credential{Format: "H10301", Facility: 123, Number: 4567}
+	bobsCard = badge.Credential{Format: "H10301", Facility: 123, Number: 4568}
+	evesCard = badge.Credential{Format: "H10301", Facility: 123, Number: 4569} // breaks the glass
+	gonesOne = badge.Credential{Format: "H10301", Facility: 123, Number: 4570} // revoked
+)
+
+func people() map[badge.Credential]*access.Entry {
+	rights := []access.Right{{Door: "vault", Schedule: access.Always()}}
+	return map[badge.Credential]*access.Entry{
+		adasCard: {Person: "ada", Kind: access.Staff, State: access.Active, Rights: rights},
+		bobsCard: {Person: "bob", Kind: access.Contractor, State: access.Active, Rights: rights, Extended: true},
+		evesCard: {Person: "eve", Kind: access.Staff, State: access.Active, Rights: rights, BreakGlass: true},
+		gonesOne: {Person: "gone", Kind: access.Staff, State: access.Revoked, Rights: rights},
+	}
+}
+
+// newBench makes a door; change may change it before it runs.
+func newBench(t *testing.T, change ...func(*bench)) *bench {
+	j := &journal{}
+	b := &bench{
+		journal: j, t: t, in: make(wires), out: make(wires), strike: &relay{journal: j, unlocked: true},
+		contact: newLine(false), exit: newLine(false), tamper: newLine(false), lockdown: newLine(false),
+		log: &paper{journal: j}, list: &list{entries: people()}, clock: &wall{}, printed: &bytes.Buffer{},
+	}
+	formats := []*badge.Format{format(t, "H10301")}
+	b.cfg = Config{
+		Name: "vault", Times: DefaultTimes(), Zone: time.UTC,
+		Readers: []ReaderConfig{
+			{Name: "v-in", Direction: access.In, Formats: formats, Reader: b.in},
+			{Name: "v-out", Direction: access.Out, Formats: formats, Reader: b.out},
+		},
+		Strike: b.strike, Contact: b.contact, RequestToExit: b.exit, Tamper: b.tamper, Lockdown: b.lockdown,
+		Indicator: lamp{j}, Log: b.log, Allowlist: b.list, Clock: b.clock,
+		Logger: slog.New(slog.NewJSONHandler(b.printed, nil)),
+	}
+	for _, f := range change {
+		f(b)
+	}
+	d, err := New(b.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.door = d
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
+	b.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
+	t.Cleanup(func() { b.stop() })
+	synctest.Wait()
+	return b
+}
+
+// expect compares what happened since the last time, after all is quiet. The
+// strike, the records and the indicator each have an order of their own; of
+// what was shown the last counts.
+func (b *bench) expect(want ...string) {
+	b.t.Helper()
+	synctest.Wait()
+	got := byPart(b.take())
+	if want := byPart(want); !slices.Equal(got, want) {
+		b.t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+	}
+}
+
+func byPart(lines []string) []string {
+	var records, strike, shown []string
+	for _, l := range lines {
+		switch {
+		case strings.HasPrefix(l, "show"):
+			shown = []string{l}
+		case l[0] >= '0' && l[0] <= '9':
+			records = append(records, l)
+		default:
+			strike = append(strike, l)
+		}
+	}
+	return slices.Concat(records, strike, shown)
+}
+
+// swipe presents a card at the reader outside.
+func (b *bench) swipe(c badge.Credential) { b.in <- frame(b.t, c) }
+
+// onBench runs a test of a door on a bench, in a bubble of its own time.
+func onBench(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, f)
+}
+
+// printedLines is the door's own log, decoded.
+func (b *bench) printedLines() []map[string]any {
+	var all []map[string]any
+	for _, s := range strings.Split(strings.TrimSpace(b.printed.String()), "\n") {
+		var m map[string]any
+		if err := json.Unmarshal([]byte(s), &m); err != nil {
+			b.t.Fatalf("%q: %v", s, err)
+		}
+		all = append(all, m)
+	}
+	return all
+}
+
+var errDisk = errors.New("no space left on device")

@@ -1,0 +1,333 @@
+package door
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/visitorlog"
+)
+
+// read takes presentations from one reader until ctx ends.
+func (d *Door) read(ctx context.Context, parts *sync.WaitGroup, r *ReaderConfig) {
+	part := readerPart(r.Name)
+	var wait time.Duration // not zero: the reader is faulty
+	var seen repeats
+	for ctx.Err() == nil {
+		healthy := func() bool { return true }
+		if wait > 0 {
+			healthy = d.healsAfter(ctx, part, healthyAfter)
+		}
+		err := guard(func() error {
+			read, err := r.Reader.Read(ctx)
+			if healthy() || err == nil {
+				if wait > 0 && err == nil {
+					d.post(ctx, func(l *loop) { l.fault(part, nil) })
+				}
+				wait = 0
+			}
+			if err != nil {
+				return err
+			}
+			if now := time.Now(); read.At.IsZero() || read.At.After(now) {
+				read.At = now
+			}
+			if !seen.again(read) {
+				d.present(ctx, parts, r, read)
+			}
+			return nil
+		})
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		d.post(ctx, func(l *loop) {
+			var p *panicked
+			if errors.As(err, &p) {
+				l.failed(part, p)
+			}
+			l.fault(part, err)
+		})
+		wait = longer(wait)
+		sleep(ctx, wait)
+	}
+}
+
+// healsAfter ends a part's fault in a while, unless the function that it
+// returns is called before; that function says whether the fault was ended.
+func (d *Door) healsAfter(ctx context.Context, part string, after time.Duration) (healed func() bool) {
+	var mu sync.Mutex
+	var over, done bool
+	t := time.AfterFunc(after, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !over {
+			d.post(ctx, func(l *loop) { l.fault(part, nil) })
+			done = true
+		}
+	})
+	return func() bool {
+		t.Stop()
+		mu.Lock()
+		defer mu.Unlock()
+		over = true
+		return done
+	}
+}
+
+// repeats notices a card that stays at a reader.
+type repeats struct {
+	frame badge.Frame
+	until time.Time
+}
+
+func (s *repeats) again(read badge.Read) bool {
+	again := read.Frame == s.frame && read.At.Before(s.until)
+	s.frame, s.until = read.Frame, read.At.Add(Repeat)
+	return again
+}
+
+// presented is what is known of somebody at a reader.
+type presented struct {
+	reader     *ReaderConfig
+	frame      badge.Frame
+	at         time.Time
+	entry      *access.Entry
+	unreadable bool
+	policy     access.Policy
+	err        error // of the allowlist
+}
+
+// identify looks a frame up.
+func (d *Door) identify(r *ReaderConfig, read badge.Read) presented {
+	wall, _ := d.cfg.Clock.Now()
+	p := presented{reader: r, frame: read.Frame, at: read.At, unreadable: true, policy: d.cfg.Allowlist.Policy(wall)}
+	for _, format := range r.Formats {
+		c, err := format.Decode(read.Frame)
+		if err != nil {
+			continue
+		}
+		p.unreadable = false
+		e, err := d.cfg.Allowlist.Lookup(c)
+		if e != nil && err == nil {
+			p.entry, p.err = e, nil
+			return p
+		}
+		p.err = errors.Join(p.err, err)
+	}
+	if p.err != nil || p.policy.Freshness == "" {
+		p.policy.Freshness = access.Absent // an allowlist that cannot be read
+	}
+	return p
+}
+
+// decide answers for somebody at a reader, now.
+func (d *Door) decide(p *presented) access.Decision {
+	wall, clock := d.cfg.Clock.Now()
+	return access.Decide(&access.Query{
+		Door: d.cfg.Name, Direction: p.reader.Direction,
+		At: wall, Zone: d.cfg.Zone, Clock: clock,
+		Policy: p.policy, Lockdown: d.lockdown.Load(),
+		Unreadable: p.unreadable, Entry: p.entry,
+	})
+}
+
+// draft is the decision's record.
+func (d *Door) draft(p *presented, dec access.Decision) visitorlog.Draft {
+	draft := visitorlog.Draft{Type: visitorlog.DecisionDenied, Data: visitorlog.Data{
+		Door:      d.cfg.Name,
+		Reader:    p.reader.Name,
+		Direction: p.reader.Direction,
+		Decision:  "denied",
+		Reason:    dec.Reason,
+		Policy: &visitorlog.Policy{
+			Version:    p.policy.Version,
+			AgeSeconds: max(0, int64(p.policy.Age/time.Second)),
+			Freshness:  p.policy.Freshness,
+		},
+	}}
+	if dec.Granted {
+		draft.Type, draft.Data.Decision = visitorlog.DecisionGranted, "granted"
+	}
+	if p.unreadable {
+		names := make([]string, len(p.reader.Formats))
+		for i, f := range p.reader.Formats {
+			names[i] = f.Name()
+		}
+		draft.Data.Detail = fmt.Sprintf("%d bits that do not fit %s", p.frame.Len(), strings.Join(names, ", "))
+	} else {
+		draft.Data.Factors = []string{"badge"}
+	}
+	if e := p.entry; e != nil {
+		draft.Subject, draft.Data.Kind, draft.Data.Visit = e.Person, e.Kind, e.Visit
+	}
+	return draft
+}
+
+// grant is what the machine needs to know of a granted decision; nil if it was
+// denied.
+func (p *presented) grant(dec access.Decision) *Grant {
+	if !dec.Granted {
+		return nil
+	}
+	return &Grant{
+		Person: p.entry.Person, Kind: p.entry.Kind, Reader: p.reader.Name, Direction: p.reader.Direction,
+		Extended: p.entry.Extended, BreakGlass: dec.BreakGlass, At: p.at,
+	}
+}
+
+// appended is how an append ended.
+type appended struct {
+	who      presented
+	decision access.Decision
+	entry    visitorlog.Entry
+	err      error
+}
+
+// present decides about somebody at a reader, records it, and tells the
+// machine. It does not wait longer than Patience for the record.
+func (d *Door) present(ctx context.Context, parts *sync.WaitGroup, r *ReaderConfig, read badge.Read) {
+	who := d.identify(r, read)
+	first := d.decide(&who)
+	more := ""
+	if !first.Granted {
+		// A reader that chatters must not fill the log: what is denied too
+		// often is counted. A grant is never counted only.
+		p := d.late(&who, first)
+		p.key = fmt.Sprintf("denied %s %s %s", r.Name, first.Reason, p.draft.Subject)
+		var ok bool
+		if more, ok = d.records.offer(p); !ok {
+			d.logDecision(&who, first, "coalesced", true)
+			d.post(ctx, func(l *loop) {
+				l.counts.Coalesced++
+				l.decided(&who, first, nil)
+			})
+			return
+		}
+	}
+
+	select {
+	case d.slow <- struct{}{}:
+	default:
+		d.unrecorded(ctx, &who, errors.New("too many records wait for the disk"), nil)
+		return
+	}
+	result := make(chan appended, 1)
+	parts.Go(func() {
+		defer func() { <-d.slow }()
+		result <- d.append(ctx, read, who, first.BreakGlass, more)
+	})
+
+	delayed := time.NewTimer(delayedAfter)
+	defer delayed.Stop()
+	giveUp := time.NewTimer(Patience)
+	defer giveUp.Stop()
+	for {
+		select {
+		case a := <-result:
+			d.answer(ctx, a)
+			return
+		case <-delayed.C:
+			d.postEvent(ctx, DecisionDelayed{})
+		case <-giveUp.C:
+			d.unrecorded(ctx, &who, fmt.Errorf("a record took longer than %v", Patience), result)
+			return
+		}
+	}
+}
+
+// append decides inside the log's transaction.
+func (d *Door) append(ctx context.Context, read badge.Read, who presented, breakGlass bool, more string) appended {
+	write := d.cfg.Log.Append
+	if breakGlass {
+		write = d.cfg.Log.AppendReserved
+	}
+	a := appended{who: who}
+	err := guard(func() (err error) {
+		a.entry, err = write(ctx, func(*visitorlog.Tx) (visitorlog.Draft, error) {
+			wall, _ := d.cfg.Clock.Now()
+			if d.cfg.Allowlist.Policy(wall).Version != a.who.policy.Version {
+				a.who = d.identify(a.who.reader, read) // a new allowlist came in between
+			}
+			a.decision = d.decide(&a.who)
+			draft := d.draft(&a.who, a.decision)
+			draft.Data.Detail = sentences(draft.Data.Detail, more)
+			return draft, nil
+		})
+		return err
+	})
+	a.err = err
+	return a
+}
+
+// answer tells the machine what was decided and recorded.
+func (d *Door) answer(ctx context.Context, a appended) {
+	if a.err != nil {
+		d.unrecorded(ctx, &a.who, a.err, nil)
+		return
+	}
+	d.logDecision(&a.who, a.decision, "seq", a.entry.Seq)
+	g := a.who.grant(a.decision)
+	if g != nil {
+		g.Sequence, g.Durable = a.entry.Seq, true
+	}
+	d.post(ctx, func(l *loop) {
+		l.fault("log", nil)
+		l.decided(&a.who, a.decision, g)
+	})
+}
+
+// unrecorded tells the machine of a decision whose record is not durable and
+// has it written late. The result is that of an append which goes on; nil if
+// there is none.
+func (d *Door) unrecorded(ctx context.Context, who *presented, err error, result <-chan appended) {
+	if ctx.Err() != nil {
+		return // the controller stops: nothing was decided
+	}
+	dec := d.decide(who)
+	d.logDecision(who, dec, "error", err)
+	p := d.late(who, dec)
+	p.decides, p.result, p.reserved = who.grant(dec), result, dec.BreakGlass
+	d.post(ctx, func(l *loop) {
+		l.records.add(p) // before whatever follows from it
+		l.fault("log", err)
+		l.decided(who, dec, p.decides)
+	})
+}
+
+// late is a decision's record that is written after it.
+func (d *Door) late(who *presented, dec access.Decision) *pending {
+	wall, _ := d.cfg.Clock.Now()
+	return &pending{at: time.Now(), wall: wall, draft: d.draft(who, dec)}
+}
+
+// decided counts a decision and steps.
+func (l *loop) decided(who *presented, dec access.Decision, g *Grant) {
+	l.last = time.Now()
+	if dec.Granted {
+		l.counts.Granted++
+	} else {
+		l.counts.Denied++
+	}
+	l.fault("allowlist", who.err)
+	l.step(Decided{Granted: dec.Granted, Grant: g, TooLate: time.Since(who.at) > Patience})
+}
+
+func (d *Door) logDecision(who *presented, dec access.Decision, more ...any) {
+	person, decision := "", "denied"
+	if who.entry != nil {
+		person = who.entry.Person
+	}
+	if dec.Granted {
+		decision = "granted"
+	}
+	d.log.Info("decision", append([]any{
+		"reader", who.reader.Name, "direction", string(who.reader.Direction),
+		"decision", decision, "reason", string(dec.Reason), "person", person,
+		"latency_ms", milliseconds(time.Since(who.at)),
+	}, more...)...)
+}

@@ -1,0 +1,153 @@
+// Package drivers lists the device families that a door can be built from.
+// Table is the whole list: a new driver is one folder, one line here and one
+// sample configuration.
+package drivers
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/drivers/sim"
+)
+
+// Table is every driver, in the order in which documentation shows them.
+var Table = []Driver{
+	define("sim", true, sim.DefaultSettings, sim.Open),
+}
+
+// Lookup finds a driver by its name in the configuration.
+func Lookup(name string) (Driver, bool) {
+	for _, d := range Table {
+		if d.Name == name {
+			return d, true
+		}
+	}
+	return Driver{}, false
+}
+
+// Driver is one device family.
+//
+// Settings and Device return pointers to structs with toml tags, filled with
+// the defaults. Either may have a method Validate() error, which names every
+// fault; Settings may have Resolve(dir string), which makes relative paths
+// relative to the controller's data directory.
+type Driver struct {
+	Name      string
+	Simulated bool                                              // moves nothing real: refused outside the demo
+	Settings  func() any                                        // of [drivers.NAME], one for the whole program
+	Device    func() any                                        // of one device = { driver = NAME, … }, the key driver left out
+	Open      func(settings any, log *slog.Logger) (Bus, error) // settings as made by Settings
+}
+
+// Bus is an opened driver. Its methods take what Device made and give the one
+// device of that description; they fail when it does not exist or was already
+// given out. Close makes every device safe (strikes locked) and every blocked
+// call return an error.
+type Bus interface {
+	Reader(device any) (Reader, error)
+	Strike(device any) (Strike, error)
+	Input(device any) (Input, error)
+	Indicator(device any) (Indicator, error)
+	Close() error
+}
+
+// Reader delivers presentations. Read blocks until there is one. An error
+// other than ctx's own means that the reader is faulty; Read may be called
+// again. One goroutine calls Read.
+type Reader interface {
+	Read(ctx context.Context) (badge.Read, error)
+}
+
+// Strike is the lock. Both methods are idempotent and return soon; an error
+// means that the strike may not have moved.
+type Strike interface {
+	Unlock() error
+	Lock() error
+}
+
+// Input is a contact, a button or a key switch. Watch calls changed with the
+// present state at once and then with each debounced change, from one
+// goroutine, until ctx ends (it then returns ctx's error) or the input is
+// faulty. A contact is active while the door is open.
+type Input interface {
+	Watch(ctx context.Context, changed func(active bool)) error
+}
+
+// Indicator shows a pattern (idle, waiting, granted, denied, fault or
+// held_warning) by whatever lights and sounds it has. Show is idempotent.
+type Indicator interface {
+	Show(pattern string) error
+}
+
+// typed is a Bus in the driver's own types.
+type typed[D any, R Reader, S Strike, I Input, N Indicator] interface {
+	Reader(D) (R, error)
+	Strike(D) (S, error)
+	Input(D) (I, error)
+	Indicator(D) (N, error)
+	Close() error
+}
+
+// define makes the table's entry of a driver that is written in types of its
+// own, so that no driver has to know this package or to assert a type.
+func define[C, D any, B typed[*D, R, S, I, N], R Reader, S Strike, I Input, N Indicator](
+	name string, simulated bool, settings func() *C, open func(*C, *slog.Logger) (B, error),
+) Driver {
+	return Driver{
+		Name:      name,
+		Simulated: simulated,
+		Settings:  func() any { return settings() },
+		Device:    func() any { return new(D) },
+		Open: func(s any, log *slog.Logger) (Bus, error) {
+			own, ok := s.(*C)
+			if !ok {
+				return nil, fmt.Errorf("driver %s: settings are a %T, not a %T", name, s, own)
+			}
+			b, err := open(own, log)
+			if err != nil {
+				return nil, fmt.Errorf("driver %s: %w", name, err)
+			}
+			return bus[D, B, R, S, I, N]{name, b}, nil
+		},
+	}
+}
+
+// bus makes a Bus of a typed one.
+type bus[D any, B typed[*D, R, S, I, N], R Reader, S Strike, I Input, N Indicator] struct {
+	name string
+	own  B
+}
+
+func (b bus[D, B, R, S, I, N]) Reader(device any) (Reader, error) {
+	return part[D, R, Reader](b.name, b.own.Reader, device)
+}
+
+func (b bus[D, B, R, S, I, N]) Strike(device any) (Strike, error) {
+	return part[D, S, Strike](b.name, b.own.Strike, device)
+}
+
+func (b bus[D, B, R, S, I, N]) Input(device any) (Input, error) {
+	return part[D, I, Input](b.name, b.own.Input, device)
+}
+
+func (b bus[D, B, R, S, I, N]) Indicator(device any) (Indicator, error) {
+	return part[D, N, Indicator](b.name, b.own.Indicator, device)
+}
+
+func (b bus[D, B, R, S, I, N]) Close() error { return b.own.Close() }
+
+// part gets one device; Want is the interface that P satisfies.
+func part[D, P, Want any](driver string, get func(*D) (P, error), device any) (Want, error) {
+	var none Want
+	own, ok := device.(*D)
+	if !ok {
+		return none, fmt.Errorf("driver %s: the device is a %T, not a %T", driver, device, own)
+	}
+	p, err := get(own)
+	if err != nil {
+		return none, fmt.Errorf("driver %s: %w", driver, err)
+	}
+	return any(p).(Want), nil
+}
