@@ -1,0 +1,447 @@
+// Package ingest is the CRM's end of the sync: it takes what controllers
+// send, hands it to the store, and answers with receipts.
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/gatehouse-acs/gatehouse/sync/wire"
+	"github.com/gatehouse-acs/gatehouse/visitorlog/central"
+)
+
+// Store is where records are kept; *central.Store is one.
+type Store interface {
+	Ingest(ctx context.Context, b central.Batch) (central.Head, central.Refusal, error)
+	Report(ctx context.Context, r central.Report) (central.Head, central.Refusal, error)
+	Early(ctx context.Context, b central.Batch) (kept int, err error)
+	// May says whether a controller may send: nil, or an error that is
+	// central.ErrUnknownController or central.ErrRevoked.
+	May(ctx context.Context, controller string) error
+}
+
+// Publisher publishes an MQTT message. It returns when the broker has taken
+// it or ctx has ended.
+type Publisher interface {
+	Publish(ctx context.Context, topic string, payload []byte, retained bool) error
+}
+
+// Options is what an Ingester needs from outside. Zero limits mean the
+// defaults.
+type Options struct {
+	Store     Store
+	Publisher Publisher
+	Receipts  wire.Signer // with the typ wire.ReceiptType
+	Logger    *slog.Logger
+
+	Queue   int     // messages waiting, of each controller; default 32
+	Rate    float64 // messages a second that are taken of each controller; default 200
+	Burst   int     // messages taken at once beyond that; default 400
+	Workers int     // controllers served at the same time; default GOMAXPROCS
+}
+
+const (
+	defaultQueue = 32
+	defaultRate  = 200
+	defaultBurst = 400
+
+	// maxQueued bounds the bytes that wait over all controllers.
+	maxQueued = 64 << 20
+	// maxLanes bounds how many controllers are kept track of.
+	maxLanes = 10_000
+	// mayFor is how long an answer of Store.May is believed before a message
+	// is queued; the store itself looks again at each message.
+	mayFor = 2 * time.Second
+
+	publishWithin = 5 * time.Second
+)
+
+// Ingester takes messages from controllers. The messages of one controller
+// are handled one after the other, in the order in which they came; those of
+// different controllers take turns.
+type Ingester struct {
+	o Options
+
+	mu     sync.Mutex
+	lanes  map[string]*lane
+	ready  []*lane // lanes with work that no worker holds, first come first served
+	queued int     // bytes
+	stats  Stats
+	wake   chan struct{}
+}
+
+// lane is what is kept of one controller.
+type lane struct {
+	controller string
+	queue      []queued
+	busy       bool // on the ready list or with a worker
+	tokens     float64
+	filled     time.Time
+	may        error
+	asked      time.Time
+}
+
+type queued struct {
+	kind     wire.Kind
+	payload  []byte
+	retained bool
+}
+
+// Stats counts since the start. Reasons for drops are the keys of Dropped.
+type Stats struct {
+	Batches  uint64 // handled, whatever became of them
+	Records  uint64 // in the batches that were applied, duplicates too
+	Early    uint64 // early records kept
+	States   uint64
+	Receipts uint64 // published
+	Refused  map[string]uint64
+	Dropped  map[string]uint64
+	Queued   int // messages waiting now
+}
+
+// Why a message is dropped without an answer.
+const (
+	dropTopic      = "topic"      // not one that a controller writes
+	dropUnknown    = "unknown"    // from a controller that may not send
+	dropRate       = "rate"       // its controller sends too much
+	dropFull       = "full"       // too many are waiting
+	dropPayload    = "payload"    // not a valid payload
+	dropController = "controller" // topic and payload name different controllers
+	dropStore      = "store"      // the store failed
+	dropPublish    = "publish"    // the receipt could not be published
+)
+
+// New returns an Ingester; Run sets it to work.
+func New(o Options) *Ingester {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Queue <= 0 {
+		o.Queue = defaultQueue
+	}
+	if o.Rate <= 0 {
+		o.Rate = defaultRate
+	}
+	if o.Burst <= 0 {
+		o.Burst = defaultBurst
+	}
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	return &Ingester{
+		o: o, lanes: map[string]*lane{}, wake: make(chan struct{}, o.Workers),
+		stats: Stats{Refused: map[string]uint64{}, Dropped: map[string]uint64{}},
+	}
+}
+
+// Stats returns a snapshot of the counters.
+func (in *Ingester) Stats() Stats {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	s := in.stats
+	s.Refused, s.Dropped = clone(s.Refused), clone(s.Dropped)
+	for _, l := range in.lanes {
+		s.Queued += len(l.queue)
+	}
+	return s
+}
+
+func clone(m map[string]uint64) map[string]uint64 {
+	c := make(map[string]uint64, len(m))
+	for k, v := range m {
+		c[k] = v
+	}
+	return c
+}
+
+// Handle queues a message or drops it; the controller sends again what it
+// gets no receipt for. It does not wait for anything but a short look into
+// the store.
+func (in *Ingester) Handle(ctx context.Context, m wire.Message) {
+	controller, kind, err := wire.ParseTopic(m.Topic)
+	if err != nil || (kind != wire.KindRecords && kind != wire.KindState) {
+		in.drop(dropTopic, controller, err)
+		return
+	}
+	if len(m.Payload) > wire.MaxPayload {
+		in.drop(dropPayload, controller, wire.ErrTooLarge)
+		return
+	}
+	if err := in.may(ctx, controller); err != nil {
+		in.drop(dropUnknown, controller, err)
+		return
+	}
+	in.mu.Lock()
+	reason := in.enqueue(controller, queued{kind, m.Payload, m.Retained}, time.Now())
+	in.mu.Unlock()
+	if reason != "" {
+		in.drop(reason, controller, nil)
+		return
+	}
+	select {
+	case in.wake <- struct{}{}:
+	default:
+	}
+}
+
+// may asks the store whether a controller may send, and believes the answer
+// for a moment.
+func (in *Ingester) may(ctx context.Context, controller string) error {
+	now := time.Now()
+	in.mu.Lock()
+	l := in.lanes[controller]
+	known := l != nil && now.Sub(l.asked) < mayFor
+	var err error
+	if known {
+		err = l.may
+	}
+	in.mu.Unlock()
+	if known {
+		return err
+	}
+	err = in.o.Store.May(ctx, controller)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if l = in.lanes[controller]; l == nil {
+		if len(in.lanes) >= maxLanes {
+			in.forget()
+		}
+		l = &lane{controller: controller, tokens: float64(in.o.Burst), filled: now}
+		in.lanes[controller] = l
+	}
+	l.may, l.asked = err, now
+	return err
+}
+
+// forget drops the lanes that wait for nothing.
+func (in *Ingester) forget() {
+	for name, l := range in.lanes {
+		if !l.busy && len(l.queue) == 0 {
+			delete(in.lanes, name)
+		}
+	}
+}
+
+// enqueue returns why the message was not queued, or nothing.
+func (in *Ingester) enqueue(controller string, q queued, now time.Time) string {
+	l := in.lanes[controller]
+	if l == nil {
+		return dropFull
+	}
+	l.tokens = min(float64(in.o.Burst), l.tokens+now.Sub(l.filled).Seconds()*in.o.Rate)
+	l.filled = now
+	if l.tokens < 1 {
+		return dropRate
+	}
+	l.tokens--
+	if len(l.queue) >= in.o.Queue || in.queued+len(q.payload) > maxQueued {
+		return dropFull
+	}
+	l.queue = append(l.queue, q)
+	in.queued += len(q.payload)
+	if !l.busy {
+		l.busy = true
+		in.ready = append(in.ready, l)
+	}
+	return ""
+}
+
+func (in *Ingester) drop(reason, controller string, err error) {
+	in.count(func(s *Stats) { s.Dropped[reason]++ })
+	in.o.Logger.Debug("message dropped", "reason", reason, "controller", controller, "error", err)
+}
+
+func (in *Ingester) count(f func(*Stats)) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	f(&in.stats)
+}
+
+// Run handles what was queued until ctx ends.
+func (in *Ingester) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for range in.o.Workers {
+		wg.Go(func() { in.work(ctx) })
+	}
+	wg.Wait()
+	return nil
+}
+
+func (in *Ingester) work(ctx context.Context) {
+	for ctx.Err() == nil {
+		l, q, ok := in.take()
+		if !ok {
+			select {
+			case <-ctx.Done():
+			case <-in.wake:
+			}
+			continue
+		}
+		in.handle(ctx, l.controller, q)
+		in.release(l)
+	}
+}
+
+// take returns the oldest message of the lane whose turn it is. Nobody else
+// gets one of that lane until release.
+func (in *Ingester) take() (*lane, queued, bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if len(in.ready) == 0 {
+		return nil, queued{}, false
+	}
+	l := in.ready[0]
+	in.ready = in.ready[1:]
+	q := l.queue[0]
+	l.queue = l.queue[1:]
+	in.queued -= len(q.payload)
+	return l, q, true
+}
+
+func (in *Ingester) release(l *lane) {
+	in.mu.Lock()
+	more := len(l.queue) > 0
+	if l.busy = more; more {
+		in.ready = append(in.ready, l)
+	}
+	in.mu.Unlock()
+	if more {
+		select {
+		case in.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (in *Ingester) handle(ctx context.Context, controller string, q queued) {
+	var r wire.Receipt
+	var reason string
+	var err error
+	if q.kind == wire.KindState {
+		r, reason, err = in.state(ctx, controller, q.payload)
+	} else {
+		r, reason, err = in.records(ctx, controller, q.payload)
+	}
+	if reason == "" && r.Epoch != "" {
+		reason, err = dropPublish, in.answer(ctx, r)
+		if err == nil {
+			reason = ""
+		}
+	}
+	if reason != "" {
+		if ctx.Err() == nil && (reason == dropStore || reason == dropPublish) {
+			in.o.Logger.Error("message not answered", "reason", reason, "controller", controller, "error", err)
+		}
+		in.drop(reason, controller, err)
+	}
+}
+
+// records handles a batch. A receipt without an epoch means no answer.
+func (in *Ingester) records(ctx context.Context, controller string, payload []byte) (wire.Receipt, string, error) {
+	b, err := wire.ParseBatch(payload)
+	if err != nil {
+		return wire.Receipt{}, dropPayload, err
+	}
+	if b.Controller != controller {
+		return wire.Receipt{}, dropController, fmt.Errorf("payload is of controller %q", b.Controller)
+	}
+	batch := central.Batch{Controller: controller, Epoch: b.Epoch, First: b.First, Records: b.Records, Checkpoint: b.Checkpoint}
+	if b.Early {
+		kept, err := in.o.Store.Early(ctx, batch)
+		if err != nil {
+			return wire.Receipt{}, storeReason(err), err
+		}
+		in.count(func(s *Stats) { s.Early += uint64(kept) })
+		return wire.Receipt{}, "", nil
+	}
+	head, refusal, err := in.o.Store.Ingest(ctx, batch)
+	in.count(func(s *Stats) {
+		s.Batches++
+		switch {
+		case err != nil:
+		case refusal == central.Applied:
+			s.Records += uint64(len(b.Records))
+		default:
+			s.Refused[string(refusal)]++
+		}
+	})
+	if err != nil {
+		return wire.Receipt{}, storeReason(err), err
+	}
+	in.refused("batch", controller, b.Epoch, refusal)
+	return receipt(head, ""), "", nil
+}
+
+// state handles a state.
+func (in *Ingester) state(ctx context.Context, controller string, payload []byte) (wire.Receipt, string, error) {
+	s, err := wire.ParseState(payload)
+	if err != nil {
+		return wire.Receipt{}, dropPayload, err
+	}
+	if s.Controller != controller {
+		return wire.Receipt{}, dropController, fmt.Errorf("payload is of controller %q", s.Controller)
+	}
+	head, refusal, err := in.o.Store.Report(ctx, central.Report{
+		Controller: controller, Epoch: s.Epoch, Session: s.Session, Online: s.Online, Checkpoint: s.Checkpoint})
+	in.count(func(st *Stats) {
+		st.States++
+		if err == nil && refusal != central.Applied {
+			st.Refused[string(refusal)]++
+		}
+	})
+	if err != nil {
+		return wire.Receipt{}, storeReason(err), err
+	}
+	if !s.Online {
+		in.o.Logger.Info("controller is offline", "controller", controller)
+		return wire.Receipt{}, "", nil
+	}
+	in.refused("state", controller, s.Epoch, refusal)
+	return receipt(head, s.Name()), "", nil
+}
+
+func (in *Ingester) refused(what, controller, epoch string, r central.Refusal) {
+	if r != central.Applied && r != central.RefusedBeyond { // gaps come with every lost message
+		in.o.Logger.Warn(what+" refused", "reason", string(r), "controller", controller, "epoch", epoch)
+	}
+}
+
+func storeReason(err error) string {
+	if errors.Is(err, central.ErrUnknownController) || errors.Is(err, central.ErrRevoked) {
+		return dropUnknown
+	}
+	return dropStore
+}
+
+func receipt(h central.Head, state string) wire.Receipt {
+	return wire.Receipt{
+		V: wire.Version, Controller: h.Controller, Epoch: h.Epoch, Size: h.Size, Checkpoint: h.Checkpoint,
+		PolicyVersion: h.PolicyVersion, Used: []string{}, State: state,
+	}
+}
+
+// answer signs a receipt and publishes it. Its time is that of the answer:
+// controllers without a clock of their own set a floor by it.
+func (in *Ingester) answer(ctx context.Context, r wire.Receipt) error {
+	r.Time = time.Now().UTC().Truncate(time.Microsecond)
+	jws, err := r.Sign(in.o.Receipts)
+	if err != nil {
+		return err
+	}
+	topic, err := wire.Topic(r.Controller, wire.KindReceipt)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, publishWithin)
+	defer cancel()
+	if err := in.o.Publisher.Publish(ctx, topic, []byte(jws), wire.KindReceipt.Retained()); err != nil {
+		return fmt.Errorf("publish receipt: %w", err)
+	}
+	in.count(func(s *Stats) { s.Receipts++ })
+	return nil
+}
