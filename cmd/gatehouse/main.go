@@ -16,6 +16,14 @@ func newRoot() *cobra.Command {
 		Use:   "gatehouse",
 		Short: "Let people into server rooms and prove who came in",
 		Args:  cobra.NoArgs,
+
+		Version: cli.Version(),
 	}
+	root.AddCommand(
+		newRunCmd(), newCheckCmd(), newStatusCmd(),
+		newInitCmd(), newJoinCmd(), newKeysCmd(),
+		newAllowlistCmd(), newBadgeCmd(), newReasonsCmd(),
+		newLogCmd(),
+	)
 	return root
 }

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// errQuit says that the person at the keyboard has seen enough.
+var errQuit = errors.New("quit")
+
+const help = `keys: 1 to 9 a card at server-room-a · f force a door · h hold one open
+      x request to exit · l lockdown on and off · n cut and mend the network · ? this help · q end`
+
+// between is the longest time between two people who come by themselves.
+const between = 4 * time.Second
+
+// live lets people come and go until ctx ends or a key says so.
+func live(ctx context.Context, s *site, in io.Reader) error {
+	keys, restore := keyboard(ctx, in)
+	defer restore()
+	if keys != nil {
+		s.screen.note("%s", help)
+	}
+	k := &hands{site: s}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.door.done:
+			return s.door.died()
+		case <-s.crm.done:
+			return s.crm.died()
+		case key, ok := <-keys:
+			if !ok {
+				keys = nil
+				continue
+			}
+			if err := k.press(ctx, key); err != nil {
+				return err
+			}
+		case <-time.After(rand.N(between) + time.Second):
+			if err := k.chance(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// hands does at the site what keys and chance say.
+type hands struct {
+	*site
+	lockdown bool
+	cut      bool
+}
+
+// press does what a key says.
+func (k *hands) press(ctx context.Context, key byte) error {
+	switch key {
+	case 'q', 'Q':
+		return errQuit
+	case '?':
+		k.screen.note("%s", help)
+	case 'f':
+		return k.walk(ctx, "b")
+	case 'h':
+		go k.holdOpen(ctx)
+	case 'x':
+		return errors.Join(k.wires.Set("a.rex", true), pause(ctx, walkThrough), k.wires.Set("a.rex", false), k.walk(ctx, "a"))
+	case 'l':
+		k.lockdown = !k.lockdown
+		return k.wires.Set("lockdown", k.lockdown)
+	case 'n':
+		k.cut = !k.cut
+		k.network.Cut(k.cut)
+		k.screen.setCut(k.cut)
+	default:
+		if _, ok := byKey(key); ok {
+			return k.visit(ctx, key, "a-in")
+		}
+	}
+	return nil
+}
+
+// chance lets somebody come to some door. Those with a right come more often.
+func (k *hands) chance(ctx context.Context) error {
+	keys := "11112222334444456789"
+	return k.visit(ctx, keys[rand.N(len(keys))], readers[rand.N(len(readers))])
+}
+
+// visit presents a card, and walks through if the door opens.
+func (k *hands) visit(ctx context.Context, key byte, reader string) error {
+	w, err := k.present(key, reader)
+	if err != nil {
+		return err
+	}
+	decided, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	err = k.screen.until(decided, func() bool {
+		return w.unlocked != nil || w.decided != nil && w.decided.Decision != "granted"
+	})
+	if err != nil || w.unlocked == nil || rand.N(6) == 0 {
+		return nil // turned away, or thought better of it: the line tells
+	}
+	return k.walk(ctx, reader[:1])
+}
+
+func (k *hands) holdOpen(ctx context.Context) {
+	// An error is the end of the demo, which the loop sees too.
+	_ = errors.Join(k.wires.Set("a.contact", true), pause(ctx, heldAfter+2*time.Second), k.wires.Set("a.contact", false))
+}
+
+// keyboard gives single keys if in is a terminal, else nil. Ctrl-C stays a
+// signal.
+func keyboard(ctx context.Context, in io.Reader) (<-chan byte, func()) {
+	f, ok := in.(*os.File)
+	if !ok {
+		return nil, func() {}
+	}
+	was, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	if err != nil {
+		return nil, func() {} // no terminal
+	}
+	raw := *was
+	raw.Lflag &^= unix.ICANON | unix.ECHO
+	raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
+	if err := unix.IoctlSetTermios(int(f.Fd()), unix.TCSETS, &raw); err != nil {
+		return nil, func() {}
+	}
+	keys := make(chan byte)
+	go func() {
+		defer close(keys)
+		b := make([]byte, 1)
+		for {
+			if n, err := f.Read(b); err != nil || n == 0 {
+				return
+			}
+			select {
+			case keys <- b[0]:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return keys, func() {
+		// The terminal may be gone; then nobody minds its mode.
+		_ = unix.IoctlSetTermios(int(f.Fd()), unix.TCSETS, was)
+	}
+}

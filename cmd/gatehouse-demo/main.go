@@ -1,0 +1,82 @@
+// Command gatehouse-demo starts gatehouse and gatehouse-crm as real processes
+// around a virtual site with two doors, so that anyone can watch people come in
+// without hardware.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/gatehouse-acs/gatehouse/internal/cli"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+)
+
+func main() { os.Exit(cli.Main(newRoot())) }
+
+func newRoot() *cobra.Command {
+	var data string
+	var once bool
+	cmd := &cobra.Command{
+		Use:   "gatehouse-demo",
+		Short: "Watch people come in at a virtual site",
+		Long: `Start gatehouse and gatehouse-crm around a virtual site: two server rooms, four
+readers, nine people. Everything but the wires is real: keys, certificates,
+broker, decisions, signed records, receipts. People come and go by themselves
+and by your keys; each is one line, from the badge to the CRM's receipt.
+
+With --once a story is played to its end, both logs are verified and compared,
+and the exit status is 1 if anything is not as it should be.`,
+		Example: "  gatehouse-demo\n  gatehouse-demo --once --data /tmp/demo",
+		Args:    cobra.NoArgs,
+		Version: cli.Version(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return run(cmd, data, once)
+		},
+	}
+	cmd.Flags().StringVar(&data, "data", "", "keep the files in this `folder`: FOLDER/door, FOLDER/crm (default: one that is removed at the end)")
+	cmd.Flags().BoolVar(&once, "once", false, "play the story once, verify both logs, and end")
+	return cmd
+}
+
+func run(cmd *cobra.Command, data string, once bool) (err error) {
+	out := cmd.OutOrStdout()
+	if data == "" {
+		if data, err = os.MkdirTemp("", "gatehouse-demo-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(data)
+	} else if data, err = filepath.Abs(data); err != nil {
+		return err
+	}
+	s := &site{dir: data, screen: newScreen(out)}
+	interrupted := cmd.Context()
+	ctx, cancel := context.WithCancel(interrupted)
+	defer cancel()
+
+	fmt.Fprintf(out, "Setting up a site in %s\n", data)
+	if err := s.setUp(ctx); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	defer func() {
+		cancel()
+		err = errors.Join(err, s.stop(), g.Wait())
+	}()
+	if err := s.start(ctx, g); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "The doors are ready; the controller's pages are at http://%s/status\n\n", s.doorHTTP)
+	if once {
+		return play(ctx, s)
+	}
+	err = live(ctx, s, cmd.InOrStdin())
+	if interrupted.Err() != nil || errors.Is(err, errQuit) {
+		err = nil
+		fmt.Fprintln(out, "\nEnding.")
+	}
+	return errors.Join(err, s.finish(context.WithoutCancel(ctx)))
+}

@@ -1,0 +1,252 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gatehouse-acs/gatehouse/drivers/sim"
+	"github.com/gatehouse-acs/gatehouse/internal/metrics"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	controllerName = "demo"
+	startWithin    = 20 * time.Second
+	pollEvery      = 50 * time.Millisecond
+)
+
+// The times of the demo's doors are short, so that nobody has to wait.
+const (
+	unlockFor   = 2 * time.Second
+	heldAfter   = 2500 * time.Millisecond
+	heldWarning = time.Second
+)
+
+const controllerConfig = `# Written by gatehouse-demo.
+controller = %q
+data = %q
+timezone = %q
+
+[http]
+listen = "127.0.0.1:0"
+
+[crm]
+broker = "tls://localhost:%s"
+
+[drivers.sim]
+socket = "site.sock"
+
+[lockdown]
+device = { driver = "sim", line = "lockdown" }
+`
+
+const doorConfig = `
+[[door]]
+name = "server-room-%[1]s"
+unlock = "%[2]v"
+unlock_extended = "%[3]v"
+held_after = "%[4]v"
+held_warning = "%[5]v"
+rex_shunt = "%[2]v"
+strike = { driver = "sim", line = "%[1]s.strike" }
+contact = { driver = "sim", line = "%[1]s.contact" }
+rex = { driver = "sim", line = "%[1]s.rex" }
+tamper = { driver = "sim", line = "%[1]s.tamper" }
+indicator = { driver = "sim", line = "%[1]s.indicator" }
+
+[[door.reader]]
+name = "%[1]s-in"
+direction = "in"
+formats = ["H10301"]
+device = { driver = "sim", line = "%[1]s-in" }
+
+[[door.reader]]
+name = "%[1]s-out"
+direction = "out"
+formats = ["H10301"]
+device = { driver = "sim", line = "%[1]s-out" }
+`
+
+const crmConfig = `# Written by gatehouse-demo.
+data = %q
+timezone = %q
+
+[mqtt]
+listen = "127.0.0.1:0"
+
+[http]
+listen = "127.0.0.1:0"
+`
+
+// site is the virtual site with its two real programs.
+type site struct {
+	dir      string
+	screen   *screen
+	network  *network
+	wires    *sim.Site
+	crm      *daemon
+	door     *daemon
+	doorHTTP string
+}
+
+func (s *site) doorDir() string { return filepath.Join(s.dir, "door") }
+func (s *site) crmDir() string  { return filepath.Join(s.dir, "crm") }
+
+// zone is the site's time zone. It has no daylight saving, so that "later" is
+// always later.
+const zone = "Etc/UTC"
+
+// setUp makes keys and certificates, and enrols the controller as people
+// would, by the programs' own commands. A folder that was set up is used again.
+func (s *site) setUp(ctx context.Context) error {
+	if _, err := os.Stat(filepath.Join(s.doorDir(), "trust.json")); errors.Is(err, fs.ErrNotExist) {
+		if err := s.enrol(ctx); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	path := filepath.Join(s.dir, "policy.toml")
+	if err := os.WriteFile(path, []byte(policy(time.Now().UTC())), 0o600); err != nil {
+		return err
+	}
+	_, err := tool(ctx, "gatehouse", "allowlist", "import", path, "--data", s.doorDir(), "--timezone", zone)
+	return err
+}
+
+func (s *site) enrol(ctx context.Context) error {
+	if _, err := tool(ctx, "gatehouse-crm", "pki", "init", "--data", s.crmDir(), "--host", "localhost", "--timezone", zone); err != nil {
+		return err
+	}
+	if _, err := tool(ctx, "gatehouse", "init", "--data", s.doorDir(), "--controller", controllerName); err != nil {
+		return err
+	}
+	bundle := filepath.Join(s.dir, controllerName+".bundle")
+	request := filepath.Join(s.doorDir(), "request.json")
+	if _, err := tool(ctx, "gatehouse-crm", "controllers", "approve", request, "--data", s.crmDir(), "--out", bundle, "--yes"); err != nil {
+		return err
+	}
+	shown, err := tool(ctx, "gatehouse-crm", "pki", "show", "--data", s.crmDir(), "--json")
+	if err != nil {
+		return err
+	}
+	var crm struct{ Fingerprint string }
+	if err := json.Unmarshal([]byte(shown), &crm); err != nil {
+		return fmt.Errorf("gatehouse-crm pki show: %w", err)
+	}
+	_, err = tool(ctx, "gatehouse", "join", bundle, "--data", s.doorDir(), "--fingerprint", crm.Fingerprint)
+	return err
+}
+
+// start starts the two programs and connects the wires.
+func (s *site) start(ctx context.Context, g *errgroup.Group) (err error) {
+	crmFile := filepath.Join(s.dir, "crm.toml")
+	if err := os.WriteFile(crmFile, fmt.Appendf(nil, crmConfig, s.crmDir(), zone), 0o600); err != nil {
+		return err
+	}
+	broker := make(chan string, 1)
+	s.crm, err = startDaemon("gatehouse-crm", filepath.Join(s.dir, "crm.log"), func(line []byte) {
+		if e, ok := parseEvent(line); ok && e.Msg == "broker inside" {
+			broker <- e.Address
+		}
+	}, "run", "--config", crmFile, "--log-format", "json")
+	if err != nil {
+		return err
+	}
+	address, err := await(ctx, s.crm, broker)
+	if err != nil {
+		return err
+	}
+	if s.network, err = newNetwork(address); err != nil {
+		return err
+	}
+	g.Go(func() error { return s.network.Run(ctx) })
+
+	doorFile := filepath.Join(s.dir, "door.toml")
+	config := fmt.Appendf(nil, controllerConfig, controllerName, s.doorDir(), zone, s.network.Port())
+	for _, room := range []string{"a", "b"} {
+		config = fmt.Appendf(config, doorConfig, room, unlockFor, 2*unlockFor, heldAfter, heldWarning)
+	}
+	if err := os.WriteFile(doorFile, config, 0o600); err != nil {
+		return err
+	}
+	ready := make(chan string, 1)
+	s.door, err = startDaemon("gatehouse", filepath.Join(s.dir, "door.log"), func(line []byte) {
+		e, ok := parseEvent(line)
+		if !ok {
+			return
+		}
+		if e.Msg == "ready" {
+			ready <- e.HTTP
+		}
+		s.screen.feed(e)
+	}, "run", "--demo", "--config", doorFile, "--log-format", "json", "--log-level", "debug")
+	if err != nil {
+		return err
+	}
+	if s.doorHTTP, err = await(ctx, s.door, ready); err != nil {
+		return err
+	}
+	s.wires, err = sim.Dial(filepath.Join(s.doorDir(), "site.sock"))
+	if err != nil {
+		return err
+	}
+	g.Go(func() error {
+		for range s.wires.Outputs() { // the controller's own log tells the same, and more
+		}
+		return nil
+	})
+	return s.healthy(ctx)
+}
+
+// await waits for what a program says when it is ready.
+func await(ctx context.Context, d *daemon, said <-chan string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, startWithin)
+	defer cancel()
+	select {
+	case s := <-said:
+		return s, nil
+	case <-d.done:
+		return "", d.died()
+	case <-ctx.Done():
+		return "", fmt.Errorf("%s did not become ready: %w", d.name, context.Cause(ctx))
+	}
+}
+
+// healthy waits until the controller finds nothing wrong: until it has noticed
+// that its wires are connected.
+func (s *site) healthy(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startWithin)
+	defer cancel()
+	for {
+		h, err := metrics.CheckHealth(ctx, s.doorHTTP)
+		if err == nil && len(h.Faults) == 0 {
+			return nil
+		}
+		if pause(ctx, pollEvery) != nil {
+			return fmt.Errorf("the controller is not healthy: %v, %v", h.Faults, err)
+		}
+	}
+}
+
+// stop ends the two programs, the door first, and then takes the wires away.
+func (s *site) stop() error {
+	var errs []error
+	for _, d := range []**daemon{&s.door, &s.crm} {
+		if *d != nil {
+			errs = append(errs, (*d).Stop())
+			*d = nil
+		}
+	}
+	if s.wires != nil {
+		errs = append(errs, s.wires.Close())
+		s.wires = nil
+	}
+	return errors.Join(errs...)
+}

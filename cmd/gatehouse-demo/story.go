@@ -1,0 +1,292 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const (
+	walkThrough = 300 * time.Millisecond // from the click of the strike to an open door, and to a closed one
+	sceneWithin = 15 * time.Second
+	syncWithin  = 30 * time.Second
+)
+
+// wanted is what must become of a swipe.
+type wanted struct {
+	decision, reason, passage string
+}
+
+var (
+	entered    = wanted{"granted", "granted", "entered"}
+	left       = wanted{"granted", "granted", "left"}
+	notEntered = wanted{"granted", "granted", "not_entered"}
+)
+
+func denied(reason string) wanted { return wanted{"denied", reason, ""} }
+
+// play plays the story once, and then verifies and compares both logs.
+func play(ctx context.Context, s *site) error {
+	scenes := []struct {
+		title string
+		play  func(context.Context) error
+	}{
+		{"People come in", func(ctx context.Context) error {
+			return errors.Join(
+				s.swipe(ctx, '1', "a-in", entered),
+				s.swipe(ctx, '3', "b-in", entered),
+				s.swipe(ctx, '2', "a-in", notEntered),
+				s.swipe(ctx, '1', "a-out", left),
+			)
+		}},
+		{"People are turned away", func(ctx context.Context) error {
+			return errors.Join(
+				s.swipe(ctx, '9', "a-in", denied("unknown")),
+				s.swipe(ctx, '7', "a-in", denied("revoked")),
+				s.swipe(ctx, '5', "b-in", denied("out_of_schedule")),
+				s.swipe(ctx, '6', "b-in", denied("lost")),
+				s.swipe(ctx, '8', "a-in", denied("no_right")),
+			)
+		}},
+		{"A door is forced", s.force},
+		{"A door is held open", s.hold},
+		{"The network fails", s.outage},
+	}
+	for _, scene := range scenes {
+		s.screen.note("%s", scene.title)
+		ctx, cancel := context.WithTimeout(ctx, sceneWithin)
+		err := scene.play(ctx)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("%s: %w", strings.ToLower(scene.title), err)
+		}
+	}
+	return s.finish(ctx)
+}
+
+// swipe presents a card, walks through the door if it opens, and waits for the
+// line on the screen.
+func (s *site) swipe(ctx context.Context, key byte, reader string, want wanted) error {
+	w, err := s.present(key, reader)
+	if err != nil {
+		return err
+	}
+	if want.passage == "entered" || want.passage == "left" {
+		if err := s.screen.until(ctx, func() bool { return w.unlocked != nil }); err != nil {
+			return fmt.Errorf("%s at %s: the strike did not move: %w", w.who, reader, err)
+		}
+		if err := s.walk(ctx, reader[:1]); err != nil {
+			return err
+		}
+	}
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+		return fmt.Errorf("%s at %s: no receipt came: %w", w.who, reader, ctx.Err())
+	}
+	got := wanted{w.decided.Decision, w.decided.Reason, ""}
+	if w.passage != nil {
+		got.passage = w.passage.Passage
+	}
+	if got != want {
+		return fmt.Errorf("%s at %s: it is %+v, and should be %+v", w.who, reader, got, want)
+	}
+	return nil
+}
+
+// present presents a card.
+func (s *site) present(key byte, reader string) (*swipe, error) {
+	who, ok := byKey(key)
+	if !ok {
+		return nil, fmt.Errorf("nobody has the key %q", key)
+	}
+	frame, err := who.frame()
+	if err != nil {
+		return nil, err
+	}
+	w := s.screen.expect("server-room-"+reader[:1], reader, who)
+	return w, s.wires.Swipe(reader, frame)
+}
+
+// walk opens and closes a door.
+func (s *site) walk(ctx context.Context, room string) error {
+	return errors.Join(
+		pause(ctx, walkThrough),
+		s.wires.Set(room+".contact", true),
+		pause(ctx, walkThrough),
+		s.wires.Set(room+".contact", false),
+	)
+}
+
+// force opens a door that nobody was granted.
+func (s *site) force(ctx context.Context) error {
+	before := s.screen.counted("forced")
+	if err := s.walk(ctx, "b"); err != nil {
+		return err
+	}
+	return s.screen.until(ctx, func() bool { return s.screen.count["forced"] == before+1 && len(s.screen.events) == 0 })
+}
+
+// hold holds a door open until that is an alarm.
+func (s *site) hold(ctx context.Context) error {
+	w, err := s.present('4', "a-in")
+	if err != nil {
+		return err
+	}
+	if err := s.screen.until(ctx, func() bool { return w.unlocked != nil }); err != nil {
+		return err
+	}
+	before := s.screen.counted("held")
+	if err := s.wires.Set("a.contact", true); err != nil {
+		return err
+	}
+	if err := s.screen.until(ctx, func() bool { return s.screen.count["held"] == before+1 }); err != nil {
+		return err
+	}
+	if err := s.wires.Set("a.contact", false); err != nil {
+		return err
+	}
+	return s.screen.until(ctx, func() bool { return len(s.screen.events) == 0 && len(s.screen.swipes) == 0 })
+}
+
+// outage cuts the network, lets people come in, and mends it.
+func (s *site) outage(ctx context.Context) error {
+	s.network.Cut(true)
+	s.screen.setCut(true)
+	err := errors.Join(
+		s.swipe(ctx, '4', "b-in", entered),
+		s.swipe(ctx, '9', "b-in", denied("unknown")),
+		s.swipe(ctx, '1', "a-in", entered),
+	)
+	s.network.Cut(false)
+	s.screen.setCut(false)
+	if err != nil {
+		return err
+	}
+	return s.synced(ctx)
+}
+
+// synced waits until the CRM has countersigned everything.
+func (s *site) synced(ctx context.Context) error {
+	err := s.screen.until(ctx, func() bool { return s.screen.stored > s.screen.last })
+	if err != nil {
+		return fmt.Errorf("not everything was countersigned: %w", err)
+	}
+	return nil
+}
+
+// finish waits until everything is countersigned, ends both programs, and
+// verifies and compares their logs.
+func (s *site) finish(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, syncWithin)
+	defer cancel()
+	s.network.Cut(false)
+	if err := s.synced(ctx); err != nil {
+		return err
+	}
+	if err := s.stop(); err != nil {
+		return err
+	}
+	fmt.Fprintln(s.screen.w)
+	for _, log := range []struct{ program, dir string }{{"gatehouse", s.doorDir()}, {"gatehouse-crm", s.crmDir()}} {
+		said, err := tool(ctx, log.program, "log", "verify", "--data", log.dir)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(s.screen.w, "%-13s log verify  %s\n", log.program, strings.TrimSpace(said))
+	}
+	return s.compare(ctx)
+}
+
+// compare exports both logs and says what differs.
+func (s *site) compare(ctx context.Context) error {
+	door, err := s.export(ctx, "gatehouse", s.doorDir())
+	if err != nil {
+		return err
+	}
+	crm, err := s.export(ctx, "gatehouse-crm", s.crmDir())
+	if err != nil {
+		return err
+	}
+	differences := 0
+	for id := range door {
+		if door[id] != crm[id] {
+			differences++
+		}
+	}
+	for id := range crm {
+		if _, ok := door[id]; !ok {
+			differences++
+		}
+	}
+	c := func(what string) int { return s.screen.counted(what) }
+	fmt.Fprintf(s.screen.w, "compared      door %d records, CRM %d records, differences %d\n", len(door), len(crm), differences)
+	fmt.Fprintf(s.screen.w, "story         granted %d, denied %d; entered %d, left %d, not entered %d; forced %d, held %d\n",
+		c("granted"), c("denied"), c("entered"), c("left"), c("not_entered"), c("forced"), c("held"))
+	if differences > 0 {
+		return errors.New("the logs differ")
+	}
+	if c("granted") != c("unlocked") {
+		return fmt.Errorf("%d were granted, but the strike moved %d times", c("granted"), c("unlocked"))
+	}
+	return nil
+}
+
+// recordID names a record over all epochs.
+type recordID struct {
+	epoch string
+	seq   uint64
+}
+
+// export reads a program's whole log: the signed record by its id.
+func (s *site) export(ctx context.Context, program, dir string) (map[recordID]string, error) {
+	path := filepath.Join(s.dir, program+".ndjson")
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	if _, err := tool(ctx, program, "log", "export", "--data", dir, "--out", path); err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	records := make(map[recordID]string)
+	epoch := ""
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	lines.Buffer(nil, maxLogLine)
+	for lines.Scan() {
+		var line struct {
+			Epoch string
+			Seq   *uint64
+			JWS   string
+		}
+		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if line.Epoch != "" {
+			epoch = line.Epoch
+		}
+		if line.JWS != "" && line.Seq != nil {
+			records[recordID{epoch, *line.Seq}] = line.JWS
+		}
+	}
+	return records, lines.Err()
+}
+
+// pause waits, unless ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

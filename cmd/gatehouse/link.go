@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatehouse-acs/gatehouse/internal/pki"
+	"github.com/gatehouse-acs/gatehouse/sync/mqtt"
+	"github.com/gatehouse-acs/gatehouse/sync/uplink"
+	"github.com/gatehouse-acs/gatehouse/sync/wire"
+	"github.com/gatehouse-acs/gatehouse/visitorlog"
+	"golang.org/x/sync/errgroup"
+)
+
+// link is the controller's connection to its CRM.
+type link struct {
+	conn    *mqtt.Conn
+	uplink  *uplink.Uplink
+	log     *slog.Logger
+	refused atomic.Uint64 // messages that no part of the controller takes
+}
+
+func (c *controller) openLink(context.Context) error {
+	if c.cfg.CRM == nil {
+		c.log.Warn("no [crm] in the configuration: records stay on this controller")
+		return nil
+	}
+	if c.keys.TLS == nil {
+		return errors.New("there is no tls.key, so no connection to a CRM: `gatehouse init` makes it, and the CRM has to approve the new request")
+	}
+	broker := c.cfg.CRM.Broker
+	if broker == "" {
+		broker = c.trust.Broker
+	}
+	receipts, err := c.trust.Cosigner.Receipts()
+	if err != nil {
+		return err
+	}
+	l := &link{log: c.log}
+	l.uplink, err = uplink.New(uplink.Options{
+		Controller: c.cfg.Name,
+		Log:        c.records,
+		Publisher:  publisher{l},
+		Receipts:   receipts,
+		Cosigner:   c.trust.Cosigner.Note(),
+		Own:        c.own.NoteVerifier,
+		Policy:     func() uint64 { return c.policy.Policy(time.Now()).Version },
+		Clock:      func() visitorlog.Clock { _, s := c.stamp(); return s },
+		Received:   func(t time.Time, _ uint64) { c.clock.SetFloor(t) },
+		Silent:     func() { l.conn.Reconnect("the CRM does not answer") },
+		Logger:     c.log,
+	})
+	if err != nil {
+		return err
+	}
+	will, err := l.uplink.Will()
+	if err != nil {
+		return err
+	}
+	down, err := wire.DownFilter(c.cfg.Name)
+	if err != nil {
+		return err
+	}
+	tlsConfig := func() (*tls.Config, error) {
+		return pki.ControllerTLS(c.cfg.Data, c.keys.TLS, broker, c.clock.TLSTime)
+	}
+	if _, err := tlsConfig(); err != nil {
+		return err
+	}
+	l.conn, err = mqtt.New(mqtt.Config{
+		Broker:        broker,
+		ClientID:      c.cfg.Name,
+		TLS:           tlsConfig,
+		Will:          mqtt.Will{Topic: will.Topic, Payload: will.Payload},
+		Subscriptions: []string{down},
+		OnConnect:     func(context.Context) { l.uplink.Connected() },
+		Logger:        c.log,
+	})
+	if err != nil {
+		return err
+	}
+	c.link = l
+	return nil
+}
+
+// publisher is the connection, which is made after the uplink that uses it.
+type publisher struct{ *link }
+
+func (p publisher) Publish(ctx context.Context, topic string, payload []byte, retained bool) error {
+	return p.conn.Publish(ctx, topic, payload, retained)
+}
+
+// Run keeps the connection and sends records until ctx ends.
+func (l *link) Run(ctx context.Context) error {
+	// The uplink says goodbye before the connection ends.
+	connected, disconnect := context.WithCancel(context.WithoutCancel(ctx))
+	g := new(errgroup.Group)
+	g.Go(func() error { return l.conn.Run(connected) })
+	g.Go(func() error { l.receive(connected); return nil })
+	g.Go(func() error {
+		defer disconnect()
+		return l.uplink.Run(ctx)
+	})
+	return g.Wait()
+}
+
+// receive hands each message to the part that takes it.
+func (l *link) receive(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case m := <-l.conn.Messages():
+			// Nothing that was retained is taken: it may be of any age.
+			if _, kind, err := wire.ParseTopic(m.Topic); err == nil && kind == wire.KindReceipt && !m.Retained {
+				l.uplink.Handle(m.Payload)
+				continue
+			}
+			l.refused.Add(1)
+			l.log.Debug("message refused", "topic", m.Topic, "retained", m.Retained)
+		}
+	}
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/internal/keys"
+	"github.com/gatehouse-acs/gatehouse/visitorlog"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestLogScripts runs the log commands on the log of a working day. Beside the
+// program, its scripts have
+//
+//	day DIR           what happened at the doors of the controller in DIR
+//	more DIR N        N more requests to exit
+//	harm DIR SQL      what somebody with access to the card does
+func TestLogScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: filepath.Join("testdata", "log"),
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"day":  func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(writeDay(ts.MkAbs(args[0]))) },
+			"more": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(writeMore(ts.MkAbs(args[0]), args[1])) },
+			"harm": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(harm(ts.MkAbs(args[0]), args[1])) },
+		},
+	})
+}
+
+// openLog opens the log of a controller that `gatehouse init` has set up, at a
+// clock that the caller moves.
+func openLog(dir string, now *time.Time, state *access.ClockState) (*visitorlog.Log, error) {
+	k, err := keys.LoadController(keys.File(filepath.Join(dir, "keys")))
+	if err != nil {
+		return nil, err
+	}
+	v, err := k.Log.Verifier(keys.TypeRecord)
+	if err != nil {
+		return nil, err
+	}
+	return visitorlog.Open(dir, visitorlog.Options{
+		Controller: "north-1", Signer: k.Log, Verifier: v, Note: k.Log.NoteSigner, NoteVerifier: v.NoteVerifier, Sealer: k.Records,
+		Clock: func() (time.Time, visitorlog.Clock) {
+			return *now, visitorlog.Clock{State: *state, Boot: "boot-1", UptimeMS: 60_000}
+		},
+	})
+}
+
+func writeDay(dir string) error {
+	now := time.Date(2026, 3, 2, 6, 59, 0, 0, time.UTC)
+	state := access.ClockUnset
+	l, err := openLog(dir, &now, &state)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	state = access.ClockSynchronised
+	policy := &visitorlog.Policy{Version: 7, AgeSeconds: 60, Freshness: access.Fresh}
+	began, cause := true, uint64(1)
+	visit := &access.Visit{Host: "s-1042", Organisation: "Acme Cooling", Purpose: "chiller", Escort: "s-1042", Authoriser: "s-1", IDForm: "passport"}
+	for _, d := range []visitorlog.Draft{
+		{Type: visitorlog.DecisionGranted, Subject: "s-1042", Data: visitorlog.Data{Door: "server-room-a", Reader: "a-in", Direction: access.In,
+			Decision: "granted", Reason: access.ReasonGranted, Factors: []string{"badge"}, Kind: access.Staff, Policy: policy}},
+		{Type: visitorlog.PassageEntered, Subject: "s-1042", Data: visitorlog.Data{Door: "server-room-a", Reader: "a-in", Direction: access.In, Kind: access.Staff, Cause: &cause}},
+		{Type: visitorlog.DecisionGranted, Subject: "v-7", Data: visitorlog.Data{Door: "server-room-a", Reader: "a-in", Direction: access.In,
+			Decision: "granted", Reason: access.ReasonGranted, Factors: []string{"badge"}, Kind: access.Visitor, Visit: visit, Policy: policy}},
+		{Type: visitorlog.DecisionDenied, Data: visitorlog.Data{Door: "server-room-b", Reader: "b-in", Direction: access.In,
+			Decision: "denied", Reason: access.ReasonUnknown, Factors: []string{"badge"}, Policy: policy}},
+		{Type: visitorlog.DoorForced, Data: visitorlog.Data{Door: "server-room-b", Active: &began, Detail: "opened\x1b[2Jby force"}},
+	} {
+		now = now.Add(10 * time.Minute)
+		if _, err := l.Append(context.Background(), func(*visitorlog.Tx) (visitorlog.Draft, error) { return d, nil }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeMore(dir, count string) error {
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return err
+	}
+	now, state := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC), access.ClockSynchronised
+	l, err := openLog(dir, &now, &state)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	for range n {
+		if _, err := l.Append(context.Background(), func(*visitorlog.Tx) (visitorlog.Draft, error) {
+			return visitorlog.Draft{Type: visitorlog.RequestToExit, Data: visitorlog.Data{Door: "server-room-a"}}, nil
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func harm(dir, query string) error {
+	path := filepath.Join(dir, "records.db")
+	if _, err := os.Stat(path); err != nil {
+		return err
+	}
+	db, err := sql.Open("sqlite3", "file:"+path)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	r, err := db.Exec(query)
+	if err != nil {
+		return err
+	}
+	if n, err := r.RowsAffected(); err != nil || n == 0 {
+		return fmt.Errorf("%s changed %d rows, %w", query, n, err)
+	}
+	return nil
+}

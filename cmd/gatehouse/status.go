@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/access/allowlist"
+	"github.com/gatehouse-acs/gatehouse/door"
+	"github.com/gatehouse-acs/gatehouse/internal/cli"
+	"github.com/gatehouse-acs/gatehouse/internal/config"
+	"github.com/gatehouse-acs/gatehouse/internal/metrics"
+	"github.com/spf13/cobra"
+)
+
+// status is what /status shows.
+type status struct {
+	Controller string           `json:"controller"`
+	Version    string           `json:"version"`
+	Keys       string           `json:"keys"` // the provider
+	Clock      clockStatus      `json:"clock"`
+	Records    recordStatus     `json:"records"`
+	Allowlist  allowlist.Status `json:"allowlist"`
+	Link       *linkStatus      `json:"link,omitempty"` // none: works alone
+	Doors      []door.Status    `json:"doors"`
+	Faults     []metrics.Fault  `json:"faults"`
+}
+
+type clockStatus struct {
+	Time  time.Time         `json:"time"`
+	State access.ClockState `json:"state"`
+	Floor time.Time         `json:"floor,omitzero"` // by the CRM's word
+	Zone  string            `json:"zone"`
+}
+
+type recordStatus struct {
+	Epoch        string `json:"epoch"`
+	Size         uint64 `json:"size"`
+	Acknowledged uint64 `json:"acknowledged"` // by the CRM's receipts
+}
+
+type linkStatus struct {
+	Connected   bool      `json:"connected"`
+	Since       time.Time `json:"since"`
+	LastError   string    `json:"last_error,omitempty"`
+	LastReceipt time.Time `json:"last_receipt,omitzero"`
+}
+
+// Status is a snapshot of the controller.
+func (c *controller) Status(ctx context.Context) (status, error) {
+	head, err := c.records.Head(ctx)
+	if err != nil {
+		return status{}, err
+	}
+	now, state := c.clock.Now()
+	s := status{
+		Controller: c.cfg.Name,
+		Version:    cli.Version(),
+		Keys:       c.cfg.Keys.Provider,
+		Clock:      clockStatus{Time: now, State: state, Floor: c.clock.Floor(), Zone: c.zone.String()},
+		Records:    recordStatus{Epoch: head.Epoch, Size: head.Size, Acknowledged: c.records.Acknowledged()},
+		Allowlist:  c.policy.Status(now),
+		Faults:     c.Faults(),
+	}
+	for _, d := range c.doors {
+		s.Doors = append(s.Doors, d.Status())
+	}
+	if c.link != nil {
+		conn := c.link.conn.Status()
+		s.Link = &linkStatus{
+			Connected: conn.Connected, Since: conn.Since, LastError: conn.LastError,
+			LastReceipt: c.link.uplink.Status().LastReceipt,
+		}
+	}
+	return s, nil
+}
+
+// Faults is what is wrong with the controller itself. A CRM out of reach is no
+// fault: the doors work for weeks without one.
+func (c *controller) Faults() []metrics.Fault {
+	faults := []metrics.Fault{}
+	for _, d := range c.doors {
+		s := d.Status()
+		for _, f := range s.Faults {
+			faults = append(faults, metrics.Fault{Part: "door " + s.Door + ", " + f.Part, What: f.Fault})
+		}
+	}
+	if s := c.policy.Status(time.Now()); s.Fault != "" {
+		faults = append(faults, metrics.Fault{Part: "allowlist", What: s.Fault})
+	}
+	return faults
+}
+
+// aliveWithin bounds the answer of one door.
+const aliveWithin = 5 * time.Second
+
+// Alive fails when a door hangs, which a restart mends.
+func (c *controller) Alive() error {
+	ctx, cancel := context.WithTimeout(context.Background(), aliveWithin)
+	defer cancel()
+	return c.Ready(ctx)
+}
+
+// Ready waits until every door answers.
+func (c *controller) Ready(ctx context.Context) error {
+	for _, d := range c.doors {
+		if err := d.Alive(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newStatusCmd() *cobra.Command {
+	var file string
+	var demo, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show how the running controller is",
+		Long: `Show how the running controller is: its doors, readers, records, allowlist and
+link to the CRM. The exit status is 1 when something is wrong.`,
+		Example: "  gatehouse status --config gatehouse.toml",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.LoadController(file, config.Options{Demo: demo})
+			if err != nil {
+				return cli.ReportFaults(cmd.ErrOrStderr(), err)
+			}
+			var s status
+			if err := metrics.Status(cmd.Context(), cfg.HTTP.Listen, &s); err != nil {
+				return fmt.Errorf("is the daemon running? %w", err)
+			}
+			if asJSON {
+				err = cli.PrintJSON(cmd.OutOrStdout(), s)
+			} else {
+				err = s.print(cmd.OutOrStdout())
+			}
+			if err == nil && len(s.Faults) > 0 {
+				return cli.ErrReported
+			}
+			return err
+		},
+	}
+	configFlag(cmd, &file)
+	demoFlag(cmd, &demo)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func (s status) print(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(what, format string, args ...any) {
+		fmt.Fprintf(w, "%s\t%s\n", what, fmt.Sprintf(format, args...))
+	}
+	row("controller", "%s, version %s", s.Controller, s.Version)
+	row("clock", "%s, %s", s.Clock.Time.Format(time.RFC3339), s.Clock.State)
+	row("keys", "provider %s", s.Keys)
+	row("records", "%d, %d of them countersigned by the CRM; epoch %s", s.Records.Size, s.Records.Acknowledged, s.Records.Epoch)
+	row("allowlist", "version %d, %d credentials, %s", s.Allowlist.Version, s.Allowlist.Credentials, s.Allowlist.Freshness)
+	switch {
+	case s.Link == nil:
+		row("CRM", "none: works alone")
+	case s.Link.Connected:
+		row("CRM", "connected since %s", s.Link.Since.Local().Format(time.DateTime))
+	default:
+		row("CRM", "not connected since %s: %s", s.Link.Since.Local().Format(time.DateTime), s.Link.LastError)
+	}
+	for _, d := range s.Doors {
+		row("door "+d.Door, "%s", strings.Join(doorWords(d), ", "))
+		for _, r := range d.Readers {
+			words := "reads"
+			if r.Fault != "" {
+				words = "FAULTY: " + r.Fault
+			}
+			row("  reader "+r.Name, "%s", words)
+		}
+	}
+	for _, f := range s.Faults {
+		row("FAULT", "%s: %s", f.Part, f.What)
+	}
+	return w.Flush()
+}
+
+func doorWords(d door.Status) []string {
+	words := []string{"unlocked"}
+	if d.Locked {
+		words[0] = "locked"
+	}
+	words = append(words, "contact "+string(d.Contact))
+	for _, state := range []struct {
+		is   bool
+		word string
+	}{{d.Forced, "FORCED"}, {d.Held, "HELD OPEN"}, {d.HeldWarning, "held warning"}, {d.Lockdown, "LOCKDOWN"}, {d.Tamper, "TAMPER"}} {
+		if state.is {
+			words = append(words, state.word)
+		}
+	}
+	return words
+}
