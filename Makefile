@@ -1,0 +1,90 @@
+# Gatehouse. `make help` says what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+MODULE := github.com/gatehouse-acs/gatehouse
+PROGRAMS := gatehouse gatehouse-crm gatehouse-demo
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# Version and time come from git, or else from the environment and the clock.
+COMMIT := $(shell git rev-parse HEAD 2>/dev/null)
+VERSION ?= $(or $(shell git describe --tags --always --dirty 2>/dev/null),unknown)
+BUILT ?= $(or $(shell git log -1 --format=%cI 2>/dev/null),$(shell date -u +%FT%TZ))
+LDFLAGS := -X $(MODULE)/internal/cli.version=$(VERSION) -X $(MODULE)/internal/clock.built=$(BUILT)
+
+# go-sqlite3 is C.
+export CGO_ENABLED := 1
+# A checkout that git does not trust would fail everything that go stamps.
+export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
+
+ARGS ?=
+TESTFLAGS ?=
+# Fuzzing: seconds for each target, and for all of them together.
+FUZZ_EACH ?= 3
+FUZZ_ALL ?= 180
+
+.PHONY: help
+help: ## say what there is
+	@echo "Gatehouse: make TARGET"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: run
+run: build ## watch people come in at a virtual site, without hardware (ARGS=--once plays the story and ends)
+	@bin/gatehouse-demo $(ARGS)
+
+.PHONY: build
+build: ## leave the three programs in bin/
+	@test/packages build
+	@mkdir -p bin
+	@for p in $(PROGRAMS); do \
+		echo "building bin/$$p $(VERSION)"; \
+		go build -trimpath -buildvcs=$(if $(COMMIT),true,false) -ldflags '$(LDFLAGS)' -o bin/$$p ./cmd/$$p; \
+	done
+
+.PHONY: test
+test: ## check, run every test with the race detector, fuzz for a few seconds, play the demo
+	@test/packages test
+	@$(MAKE) check
+	@echo "== tests"
+	go test -race -shuffle=on -timeout 10m $(TESTFLAGS) ./...
+	@echo "== fuzz targets"
+	@test/fuzz $(FUZZ_EACH) $(FUZZ_ALL)
+	@echo "== the demo"
+	@$(MAKE) run ARGS=--once
+
+.PHONY: test-long
+test-long: ## the same with the tests that take minutes and five minutes of fuzzing a target
+	@test/packages test
+	@$(MAKE) check
+	@echo "== tests"
+	go test -race -shuffle=on -tags long -timeout 4h $(TESTFLAGS) ./...
+	@echo "== fuzz targets"
+	@test/fuzz 300 86400
+	@echo "== the demo"
+	@$(MAKE) run ARGS=--once
+
+.PHONY: check
+check: ## look at the source without running it: gofmt, go vet, staticcheck, go mod tidy
+	@test/packages build
+	@echo "== gofmt"
+	@bad=$$(gofmt -l .); \
+		if [[ -n $$bad ]]; then echo "not as gofmt writes it:"; echo "$$bad"; exit 1; fi
+	@echo "== go mod tidy"
+	@go mod tidy -diff
+	@echo "== go vet"
+	@go vet -tags long ./...
+	@echo "== staticcheck"
+	@go run $(STATICCHECK) -tags long ./...
+
+.PHONY: bench
+bench: ## measure, and print one table against what the machine can do
+	@test/packages test
+	@go test -run '^$$' -bench . -p 1 -timeout 30m ./... | go run ./internal/benchtable
+
+.PHONY: bench-long
+bench-long: ## the same for longer, at full size
+	@test/packages test
+	@go test -run '^$$' -bench . -benchtime 10s -tags long -p 1 -timeout 4h ./... | go run ./internal/benchtable
