@@ -91,7 +91,7 @@ type Entry struct {
 
 // Right allows one door within one schedule.
 type Right struct {
-	Door     string
+	Door     string // or EveryDoor
 	Schedule *Schedule
 }
 

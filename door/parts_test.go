@@ -380,6 +380,7 @@ func onBench(t *testing.T, f func(t *testing.T)) {
 
 // printedLines is the door's own log, decoded.
 func (b *bench) printedLines() []map[string]any {
+	synctest.Wait()
 	var all []map[string]any
 	for _, s := range strings.Split(strings.TrimSpace(b.printed.String()), "\n") {
 		var m map[string]any

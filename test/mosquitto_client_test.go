@@ -139,6 +139,11 @@ func (c *client) publish(topic, payload string, retained bool) error {
 	if err := c.write(p); err != nil {
 		return err
 	}
+	return c.ping()
+}
+
+// ping returns when the broker is through with all that was sent before.
+func (c *client) ping() error {
 	if err := c.write(packets.NewControlPacket(packets.Pingreq)); err != nil {
 		return err
 	}
@@ -155,7 +160,8 @@ func (c *client) mustPublish(topic, payload string, retained bool) {
 	}
 }
 
-// subscribe returns what the broker granted.
+// subscribe returns what the broker granted, when it has queued what was
+// retained: the SUBACK would come before that.
 func (c *client) subscribe(filter string) byte {
 	c.t.Helper()
 	c.id++
@@ -173,6 +179,9 @@ func (c *client) subscribe(filter string) byte {
 		return ok
 	}); err != nil {
 		c.t.Fatalf("subscribe to %s: %v", filter, err)
+	}
+	if err := c.ping(); err != nil {
+		c.t.Fatalf("after the subscription to %s: %v", filter, err)
 	}
 	return granted
 }

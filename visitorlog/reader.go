@@ -74,7 +74,7 @@ func (r *Reader) Read(ctx context.Context, from uint64, max int) ([]Stored, erro
 
 // Standing is what was verified of one record.
 type Standing struct {
-	Signature error // nil: signed by the log's key
+	Signature error // nil: signed by the log's key, for this place
 	Link      error // nil: it names the record before it
 	Inclusion error // nil: the tree of Size records proves it
 	Size      uint64
@@ -108,21 +108,15 @@ func (r *Reader) Standing(ctx context.Context, seq uint64, v Verifier) (Standing
 	if err != nil {
 		return st, err
 	}
-	payload, err := v.Verify(jws)
+	previous := ""
+	if n > 0 {
+		previous = base64.StdEncoding.EncodeToString(rows[0].leaf)
+	}
+	rec, err := VerifyRecord(jws, r.Controller(), r.Epoch(), seq, v)
 	if err != nil {
 		st.Signature = err
-	} else if rec, err := ParseRecord(payload); err != nil {
-		st.Signature = err
-	} else if err := r.s.placed(n, rec); err != nil {
-		st.Link = err
 	} else {
-		previous := ""
-		if n > 0 {
-			previous = base64.StdEncoding.EncodeToString(rows[0].leaf)
-		}
-		if rec.Data.Previous != previous {
-			st.Link = fmt.Errorf("it names %q, the record before it is %q", rec.Data.Previous, previous)
-		}
+		st.Link = rec.Follows(previous)
 	}
 	hashes := r.s.hashes(ctx)
 	root, err := tlog.TreeHash(size, hashes)

@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -35,7 +38,7 @@ func (l *Log) checkTail(ctx context.Context, s *store, from, size int64) error {
 	if err != nil {
 		return err
 	}
-	if err := s.recompute(ctx, t, size, func(int64, string, tlog.Hash) error { return nil }, nil); err != nil {
+	if err := s.recompute(ctx, t, size, nil, nil); err != nil {
 		return err
 	}
 	if err := s.checkNewest(ctx, size, l.o.Verifier); err != nil {
@@ -54,7 +57,7 @@ func (l *Log) checkTail(ctx context.Context, s *store, from, size int64) error {
 
 // VerifyOptions are what verifying a log needs.
 type VerifyOptions struct {
-	Verifier     Verifier
+	Verifier     Verifier // used by several goroutines at once
 	NoteVerifier func(origin string) (note.Verifier, error)
 	Sealer       Sealer
 	Receipts     Verifier                // of the CRM's receipts; nil: their signatures are not checked
@@ -109,16 +112,8 @@ func (s *store) verify(ctx context.Context, o VerifyOptions) (Verified, error) {
 	if size == 0 {
 		return v, recordFault(0, "it is missing")
 	}
-	previous := ""
-	signed := func(seq int64, jws string, leaf tlog.Hash) error {
-		if err := s.checkRecord(seq, jws, previous, o.Verifier); err != nil {
-			return err
-		}
-		previous = leaf.String()
-		return nil
-	}
 	t := new(tree)
-	if err := s.recompute(ctx, t, size, signed, newPace(o, size)); err != nil {
+	if err := s.recompute(ctx, t, size, func(k link) error { return s.checkRecord(k, o.Verifier) }, newPace(o, size)); err != nil {
 		return v, err
 	}
 	if err := s.checkEnds(ctx, size); err != nil {
@@ -143,62 +138,121 @@ func (s *store) verify(ctx context.Context, o VerifyOptions) (Verified, error) {
 
 // checkRecord holds one record to its signature, its place and the record
 // before it.
-func (s *store) checkRecord(seq int64, jws, previous string, v Verifier) error {
-	r, err := VerifyRecord(jws, s.meta.Controller, s.meta.Epoch, uint64(seq), v)
+func (s *store) checkRecord(k link, v Verifier) error {
+	previous := ""
+	if k.seq > 0 {
+		previous = k.previous.String()
+	}
+	r, err := VerifyRecord(k.jws, s.meta.Controller, s.meta.Epoch, uint64(k.seq), v)
 	if err == nil {
 		err = r.Follows(previous)
 	}
 	if err != nil {
-		return recordFault(seq, err.Error())
+		return recordFault(k.seq, err.Error())
 	}
 	return nil
 }
 
-// recompute reads the records from the tree's size up to size, calls each
-// with the signed bytes and the leaf, appends the leaf to t, and holds every
-// stored node to what t makes of it.
-func (s *store) recompute(ctx context.Context, t *tree, size int64, each func(seq int64, jws string, leaf tlog.Hash) error, p *pace) error {
+// link is a record on its way through the verification.
+type link struct {
+	seq            int64
+	jws            string
+	leaf, previous tlog.Hash
+}
+
+// recompute reads the records from the tree's size up to size, lets check look
+// at each, appends the leaf to t, and holds every stored node to what t makes
+// of it. check may be called from several goroutines; it is nil where leaves
+// and nodes are all that matters.
+func (s *store) recompute(ctx context.Context, t *tree, size int64, check func(link) error, p *pace) error {
 	for t.size < size {
 		first := t.size
-		rows, err := s.rows(ctx, first, int(min(chunk, size-first)))
-		if err != nil {
-			return err
+		links, ferr := s.links(ctx, t, int(min(chunk, size-first)))
+		if ferr != nil && !damaged(ferr) {
+			return ferr
 		}
 		nodes, err := s.nodes(ctx, tlog.StoredHashCount(first), tlog.StoredHashCount(min(first+chunk, size)))
 		if err != nil {
 			return err
 		}
-		if len(rows) == 0 {
-			return recordFault(first, "it is missing")
+		faults := checkAll(links, check, p.workers())
+		for i, k := range links {
+			if faults[i] != nil {
+				return faults[i]
+			}
+			if err := addChecked(t, k.leaf, nodes); err != nil {
+				return err
+			}
 		}
-		for _, row := range rows {
-			if row.seq != t.size {
-				return recordFault(t.size, "it is missing")
-			}
-			jws, leaf, err := s.unseal(row)
-			if err != nil {
-				return err
-			}
-			if err := each(row.seq, jws, leaf); err != nil {
-				return err
-			}
-			ix := tlog.StoredHashIndex(0, t.size)
-			hashes, err := t.add(leaf)
-			if err != nil {
-				return err
-			}
-			for i, h := range hashes {
-				stored, ok := nodes[ix+int64(i)]
-				if !ok {
-					return nodeFault(ix+int64(i), "is missing")
-				}
-				if !bytes.Equal(stored, h[:]) {
-					return nodeFault(ix+int64(i), "is not the hash of what is under it")
-				}
-			}
+		if ferr != nil {
+			return ferr
 		}
 		if err := p.step(ctx, t.size-first); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// links reads the next n records after t and holds each to its leaf. With an
+// error it returns those before the one that is to blame.
+func (s *store) links(ctx context.Context, t *tree, n int) ([]link, error) {
+	rows, err := s.rows(ctx, t.size, n)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]link, 0, n)
+	previous, _ := t.last()
+	for i := range int64(n) {
+		seq := t.size + i
+		if i >= int64(len(rows)) || rows[i].seq != seq {
+			return out, recordFault(seq, "it is missing")
+		}
+		jws, leaf, err := s.unseal(rows[i])
+		if err != nil {
+			return out, err
+		}
+		out = append(out, link{seq, jws, leaf, previous})
+		previous = leaf
+	}
+	return out, nil
+}
+
+// checkAll checks each record: signatures take most of a verification's time,
+// and do not depend on each other.
+func checkAll(links []link, check func(link) error, workers int) []error {
+	faults := make([]error, len(links))
+	if check == nil {
+		return faults
+	}
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(links)); i = next.Add(1) - 1 {
+				faults[i] = check(links[i])
+			}
+		})
+	}
+	wg.Wait()
+	return faults
+}
+
+// addChecked appends a leaf and holds the stored nodes that it completes to
+// what they should be.
+func addChecked(t *tree, leaf tlog.Hash, nodes map[int64][]byte) error {
+	ix := tlog.StoredHashIndex(0, t.size)
+	hashes, err := t.add(leaf)
+	if err != nil {
+		return err
+	}
+	for i, h := range hashes {
+		stored, ok := nodes[ix+int64(i)]
+		if !ok {
+			return nodeFault(ix+int64(i), "is missing")
+		}
+		if !bytes.Equal(stored, h[:]) {
+			return nodeFault(ix+int64(i), "is not the hash of what is under it")
 		}
 	}
 	return nil
@@ -263,15 +317,10 @@ func (s *store) checkNewest(ctx context.Context, size int64, v Verifier) error {
 	if err != nil {
 		return err
 	}
-	payload, err := v.Verify(jws)
-	if err != nil {
-		return recordFault(size-1, "its signature is wrong: "+err.Error())
-	}
-	r, err := ParseRecord(payload)
-	if err != nil {
+	if _, err := VerifyRecord(jws, s.meta.Controller, s.meta.Epoch, uint64(size-1), v); err != nil {
 		return recordFault(size-1, err.Error())
 	}
-	return s.placed(size-1, r)
+	return nil
 }
 
 // checkCheckpoint holds a signed checkpoint to the tree.
@@ -449,6 +498,14 @@ type pace struct {
 
 func newPace(o VerifyOptions, total int64) *pace {
 	return &pace{o: o, total: total, last: time.Now()}
+}
+
+// workers is how many processors the verification may use.
+func (p *pace) workers() int {
+	if p == nil || p.o.Leisurely {
+		return 1
+	}
+	return runtime.GOMAXPROCS(0)
 }
 
 func (p *pace) step(ctx context.Context, n int64) error {

@@ -13,6 +13,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"database/sql/driver"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -98,7 +99,7 @@ type List struct {
 	db   *sql.DB
 	look conn
 	scan conn
-	get  *sql.Stmt // on look
+	get  statement // on look
 
 	keys     Keys
 	manifest Manifest
@@ -106,6 +107,13 @@ type List struct {
 	rules    Rules
 	policy   []byte // as stored, for the digest
 	profiles [][]access.Right
+}
+
+// statement is prepared by the driver itself. On a connection that is kept, the
+// pool's layer above it would only double the time of a lookup.
+type statement interface {
+	driver.Stmt
+	driver.StmtQueryContext
 }
 
 // conn is one connection, which one goroutine at a time may use.
@@ -191,8 +199,14 @@ func (l *List) load() (err error) {
 	if l.rules, l.profiles, err = parsePolicy(l.policy); err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
-	l.get, err = l.look.PrepareContext(ctx, lookupSQL)
-	return err
+	return l.look.Raw(func(c any) error {
+		s, err := c.(driver.Conn).Prepare(lookupSQL)
+		if err != nil {
+			return err
+		}
+		l.get = s.(statement) // go-sqlite3 has it
+		return nil
+	})
 }
 
 // readManifest finds out whether a file is an allowlist of a known format, and
@@ -294,17 +308,32 @@ func (l *List) Find(c badge.Credential) (*Listed, error) {
 
 func (l *List) find(c badge.Credential) (*stored, error) {
 	key := l.keys.Index.Index(c.Canonical())
-	var sealed []byte
-	l.look.mu.Lock()
-	err := l.get.QueryRow(key[:]).Scan(&sealed)
-	l.look.mu.Unlock()
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return nil, nil
+	switch sealed, err := l.row(key[:]); {
 	case err != nil:
-		return nil, fmt.Errorf("allowlist: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrNotTrusted, err)
+	case sealed == nil:
+		return nil, nil
+	default:
+		return l.open(key[:], sealed)
 	}
-	return l.open(key[:], sealed)
+}
+
+// row is the sealed row with a key, or nil.
+func (l *List) row(key []byte) (sealed []byte, err error) {
+	l.look.mu.Lock()
+	defer l.look.mu.Unlock()
+	rows, err := l.get.QueryContext(context.Background(), []driver.NamedValue{{Ordinal: 1, Value: key}})
+	if err != nil {
+		return nil, err
+	}
+	var value [1]driver.Value
+	switch err = rows.Next(value[:]); err {
+	case nil:
+		sealed, _ = value[0].([]byte) // the column is a BLOB, and copied by the driver
+	case io.EOF:
+		err = nil
+	}
+	return sealed, errors.Join(err, rows.Close())
 }
 
 func (l *List) open(key, sealed []byte) (*stored, error) {

@@ -86,7 +86,7 @@ func visitFields(v *access.Visit) [6]*string {
 
 // decodeEntry reads what appendEntry wrote, and nothing else.
 func decodeEntry(b []byte) (stored, error) {
-	d := decoder{b: b}
+	d := decoder{b: b, text: string(b)}
 	var s stored
 	if v := d.byte(); v != entryVersion && d.err == nil {
 		return s, fmt.Errorf("entry is of version %d, this program reads version %d", v, entryVersion)
@@ -125,8 +125,9 @@ func decodeEntry(b []byte) (stored, error) {
 
 // decoder reads from b until it finds something wrong, which stays in err.
 type decoder struct {
-	b   []byte
-	err error
+	b    []byte // what is left
+	text string // all of it: the strings are parts of this one
+	err  error
 }
 
 func (d *decoder) fail() {
@@ -172,7 +173,7 @@ func (d *decoder) string() string {
 		d.fail()
 		return ""
 	}
-	s := string(d.b[:n])
+	from := len(d.text) - len(d.b)
 	d.b = d.b[n:]
-	return s
+	return d.text[from : from+int(n)]
 }

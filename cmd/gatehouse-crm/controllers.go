@@ -88,7 +88,9 @@ terminal, or given with --fingerprint. Only a script that brought the request
 itself should use --yes.
 
 A controller that is approved again (--replace) gets a new certificate. It
-keeps its pepper, and so its allowlist, unless its log key is another one.`,
+keeps its pepper, and so its allowlist, unless its log key is another one: then
+it is taken for a new machine, and the broker inside gatehouse-crm does not let
+the old one in again.`,
 		Example: `  gatehouse-crm controllers approve request.json
   gatehouse-crm controllers approve request.json --fingerprint 4ab0-52c9-118e-77d0-9c3e-e1f2-0a6b-d845
   gatehouse-crm controllers approve request.json --replace`,
@@ -102,7 +104,7 @@ keeps its pepper, and so its allowlist, unless its log key is another one.`,
 	cmd.Flags().BoolVar(&a.yes, "yes", false, "ask nothing: for scripts that brought the request themselves")
 	cmd.Flags().BoolVar(&a.replace, "replace", false, "approve a name again that is approved already")
 	cmd.Flags().BoolVar(&a.NewPepper, "new-pepper", false, "give the controller a new pepper: its allowlist has to be imported again")
-	cmd.Flags().StringVar(&a.Timezone, "timezone", "", "the controller's time zone (default the CRM's)")
+	cmd.Flags().StringVar(&a.Timezone, "timezone", "", "the controller's time `zone` (default the CRM's)")
 	cmd.Flags().StringVar(&a.Broker, "broker", "", "the `URL` by which it reaches the broker (default the CRM's)")
 	cmd.MarkFlagsMutuallyExclusive("yes", "fingerprint")
 	return cmd

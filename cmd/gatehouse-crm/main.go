@@ -22,6 +22,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		newRunCmd(), newCheckCmd(), newStatusCmd(),
 		newPKICmd(), newControllersCmd(),
+		newLogCmd(), newAlarmsCmd(),
 	)
 	return root
 }

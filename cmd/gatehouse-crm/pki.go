@@ -83,7 +83,7 @@ the user that the daemon runs as.`,
 	daysFlag(cmd, &days)
 	cmd.Flags().StringSliceVar(&hosts, "host", nil, "`name` or IP address by which controllers reach the broker (may be repeated)")
 	cmd.Flags().StringVar(&broker, "broker", "", "the broker's `URL` (default tls://HOST:8883 with the first host)")
-	cmd.Flags().StringVar(&zone, "timezone", "", "the site's time zone, such as Europe/Amsterdam (default this machine's)")
+	cmd.Flags().StringVar(&zone, "timezone", "", "the site's time `zone`, such as Europe/Amsterdam (default this machine's)")
 	cobra.CheckErr(cmd.MarkFlagRequired("host"))
 	return cmd
 }

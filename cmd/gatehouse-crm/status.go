@@ -73,7 +73,7 @@ func (c *crm) Status(ctx context.Context) (status, error) {
 		return s, err
 	}
 	for _, a := range alarms {
-		s.Alarms = append(s.Alarms, alarmStatus{ID: a.ID, Kind: string(a.Kind), Controller: a.Controller, Detail: a.Detail, Raised: a.Raised, Count: a.Count})
+		s.Alarms = append(s.Alarms, showAlarm(a))
 	}
 	return s, nil
 }

@@ -15,9 +15,12 @@ import (
 // Rule 10: a local import is refused once a CRM's key is pinned, and what the
 // site's own key signed before is not trusted any more.
 func TestLocalImportIsRefusedOnceTheCRMGovernsThePolicy(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "door")
 	load := func(dir string) *keys.ControllerKeys {
 		t.Helper()
+		if err := keys.MakeDir(dir); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := keys.InitController(pki.KeysDir(dir), keys.ES256); err != nil {
 			t.Fatal(err)
 		}
@@ -27,7 +30,7 @@ func TestLocalImportIsRefusedOnceTheCRMGovernsThePolicy(t *testing.T) {
 		}
 		return k
 	}
-	own, crm := load(dir), load(t.TempDir())
+	own, crm := load(dir), load(filepath.Join(t.TempDir(), "crm"))
 	file := filepath.Join(dir, "people.csv")
 	if err := os.WriteFile(file, []byte("person,kind,format,facility,number,doors,schedule\np-1,staff,H10301,9,1,lab,always\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -221,20 +221,31 @@ func (c *controller) openPolicy(ctx context.Context) error {
 		Keys:     allowlist.Keys{Index: c.keys.Pepper, Sealer: c.keys.Allowlist, Verifier: verifier},
 		Floor:    floor,
 		Applying: c.recordPolicy,
-		Ladder: allowlist.Ladder{
-			StaleAfter:   c.cfg.Allowlist.StaleAfter,
-			ExpiredAfter: c.cfg.Allowlist.ExpiredAfter,
-			ExpiredKinds: c.cfg.Allowlist.ExpiredKinds,
-		},
-		Logger: c.log,
+		Ladder:   c.ladder(),
+		Logger:   c.log,
 	})
 	return nil
+}
+
+// ladder is the allowlist's ladder of age. One that the site makes itself is
+// current until it is replaced, unless the configuration lets it expire.
+func (c *controller) ladder() allowlist.Ladder {
+	cfg := c.cfg.Allowlist
+	if !c.fromCRM() && cfg.ExpiredAfter == 0 {
+		return allowlist.Ladder{}
+	}
+	return allowlist.Ladder{StaleAfter: cfg.StaleAfter, ExpiredAfter: cfg.ExpiredAfter, ExpiredKinds: cfg.ExpiredKinds}
+}
+
+// fromCRM says that the CRM governs who may enter, and not the site.
+func (c *controller) fromCRM() bool {
+	return c.trust != nil && c.trust.PolicyAuthority == pki.PolicyFromCRM
 }
 
 // policyVerifier is of the key that governs the allowlist: the site's own, or
 // the one that the CRM pinned.
 func (c *controller) policyVerifier() (*keys.Verifier, error) {
-	if c.trust != nil && c.trust.PolicyAuthority == pki.PolicyFromCRM {
+	if c.fromCRM() {
 		return keys.NewVerifier(c.trust.PolicyRoot, keys.TypePolicy)
 	}
 	return keys.NewVerifier(c.keys.Policy.JWK(), keys.TypePolicy)

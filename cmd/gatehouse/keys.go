@@ -125,7 +125,7 @@ With --json the answer has, among others:
 		},
 	}
 	dataFlag(cmd, &data)
-	cmd.Flags().StringVar(&provider, "keys", "file", "where the keys are kept: file, or credential (systemd)")
+	cmd.Flags().StringVar(&provider, "keys", "file", "`where` the keys are kept: file, or credential (systemd)")
 	cmd.Flags().StringSliceVar(&epochs, "epoch", nil, "show the vkey of the log of this `epoch`, 32 hexadecimal digits, instead of the present one's (may be repeated)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd

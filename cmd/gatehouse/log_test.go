@@ -1,16 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/internal/cli"
 	"github.com/gatehouse-acs/gatehouse/internal/keys"
 	"github.com/gatehouse-acs/gatehouse/visitorlog"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -26,8 +30,10 @@ func TestLogScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "log"),
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"day":  func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(writeDay(ts.MkAbs(args[0]))) },
-			"more": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(writeMore(ts.MkAbs(args[0]), args[1])) },
+			"day": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(writeDay(ts.MkAbs(args[0]))) },
+			"more": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(writeMore(ts.MkAbs(args[0]), args[1]))
+			},
 			"harm": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(harm(ts.MkAbs(args[0]), args[1])) },
 		},
 	})
@@ -121,4 +127,81 @@ func harm(dir, query string) error {
 		return fmt.Errorf("%s changed %d rows, %w", query, n, err)
 	}
 	return nil
+}
+
+// syncBuffer is what a command that goes on running has printed so far.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) waitFor(t *testing.T, want string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		s.mu.Lock()
+		text := s.b.String()
+		s.mu.Unlock()
+		if strings.Contains(text, want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%q did not come; there is\n%s", want, text)
+		}
+	}
+}
+
+// TestFollowShowsRecordsAsTheyComeAndGoesOnInANewEpoch runs beside a daemon
+// that appends, and that has to begin a new epoch.
+func TestFollowShowsRecordsAsTheyComeAndGoesOnInANewEpoch(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "door")
+	var out syncBuffer
+	if status := cli.Run(t.Context(), newRoot(), []string{"init", "--data", dir, "--controller", "north-1"}, &out, &out); status != 0 {
+		t.Fatal(out.b.String())
+	}
+	now, state := time.Now(), access.ClockSynchronised
+	l, err := openLog(dir, &now, &state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	at := func(door string) {
+		t.Helper()
+		if _, err := l.Append(t.Context(), func(*visitorlog.Tx) (visitorlog.Draft, error) {
+			return visitorlog.Draft{Type: visitorlog.RequestToExit, Data: visitorlog.Data{Door: door}}, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at("door-1")
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	ended := make(chan int)
+	go func() {
+		ended <- cli.Run(ctx, newRoot(), []string{"log", "list", "--data", dir, "--follow"}, &out, &out)
+	}()
+	out.waitFor(t, "door-1")
+	at("door-2")
+	out.waitFor(t, "door-2")
+
+	root, err := l.Root(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun, err := l.Reconcile(t.Context(), visitorlog.Receipt{Epoch: l.Epoch(), Size: 100, Root: root, Time: now, JWS: "eyJh.eyJi.c2ln"})
+	if err != nil || !begun {
+		t.Fatal(begun, err)
+	}
+	at("door-3")
+	out.waitFor(t, "log begun")
+	out.waitFor(t, "door-3")
+	stop()
+	if status := <-ended; status != 0 {
+		t.Errorf("ended with %d\n%s", status, out.b.String())
+	}
 }

@@ -302,7 +302,7 @@ func write(path string, content []byte, place func(temp string) error) (err erro
 	temp := filepath.Join(dir, "."+filepath.Base(path)+"."+hex.EncodeToString(suffix))
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return err
+		return &fs.PathError{Op: "write", Path: path, Err: errors.Unwrap(err)} // the temporary name says nothing to people
 	}
 	defer func() {
 		if err != nil {

@@ -1,6 +1,6 @@
 // Package keys holds the secrets of a controller and of a CRM: where they are
-// kept, how they are read, and what is done with them. A secret never leaves
-// it in any form that can be printed.
+// kept, how they are read, and what is done with them. However its secrets are
+// printed, logged or encoded, a mask comes out instead.
 //
 // Signatures over JSON are compact JWS (RFC 7515); signatures over checkpoints
 // are C2SP signed notes (https://c2sp.org/signed-note). One key may do both:

@@ -194,6 +194,8 @@ func What(r *visitorlog.Record) string {
 		return "door closed"
 	case visitorlog.RequestToExit:
 		return "exit button"
+	case visitorlog.DoorFault:
+		return either("DOOR FAULT", "door works again")
 	case visitorlog.ReaderFault:
 		return either("READER FAULT", "reader works again")
 	case visitorlog.Tamper:

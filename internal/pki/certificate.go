@@ -201,13 +201,37 @@ func clientTLS(dir, file string, key *keys.PrivateKey, broker string, now func()
 	return ClientTLS(cert, ca, u.Hostname(), now), nil
 }
 
-// BrokerTLS is the TLS configuration of the broker inside the CRM of dir.
+// BrokerTLS is the TLS configuration of the broker inside the CRM of dir. It
+// lets a client in only with the key that was certified last under its name:
+// the certificate of a machine that was replaced is good for nothing more.
 func BrokerTLS(dir string, key *keys.PrivateKey, now func() time.Time) (*tls.Config, error) {
 	cert, ca, err := readPair(dir, brokerFile, key)
 	if err != nil {
 		return nil, err
 	}
-	return ServerTLS(cert, ca, now), nil
+	c := ServerTLS(cert, ca, now)
+	c.VerifyConnection = func(s tls.ConnectionState) error { return checkIssued(dir, s.PeerCertificates[0]) }
+	return c, nil
+}
+
+// checkIssued compares keys, not certificates, so that a renewed controller is
+// let in with its old certificate until it has the new one.
+func checkIssued(dir string, cert *x509.Certificate) error {
+	file, name := crmFile, cert.Subject.CommonName
+	if name != CRMName {
+		if err := CheckName(name); err != nil {
+			return err
+		}
+		file = issuedFile(name)
+	}
+	last, err := ReadCertificate(filepath.Join(dir, file))
+	if err != nil {
+		return fmt.Errorf("certificate of %q: %w", name, err)
+	}
+	if !samePublic(last.PublicKey, cert.PublicKey) {
+		return fmt.Errorf("certificate of %q is for a key that was replaced", name)
+	}
+	return nil
 }
 
 func readPair(dir, file string, key *keys.PrivateKey) (tls.Certificate, *x509.Certificate, error) {

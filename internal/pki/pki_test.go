@@ -491,6 +491,46 @@ func TestOnlyCertifiedPeersTalk(t *testing.T) {
 	}
 }
 
+func TestReplacedMachineIsNotLetInAgain(t *testing.T) {
+	const url = "tls://localhost:8883"
+	c := newCRM(t)
+	server := must[*tls.Config](t)(BrokerTLS(c.dir, c.keys.Broker, at(now)))
+	connect := func(d *controller) error {
+		_, serverErr, clientErr := handshake(t, server, must[*tls.Config](t)(ControllerTLS(d.dir, d.keys.TLS, url, at(now))))
+		return errors.Join(serverErr, clientErr)
+	}
+	join := func(d *controller, b *Bundle) {
+		if _, err := d.join(t, b, Options{Fingerprint: b.Fingerprint()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stolen, spare := newController(t, "north-1"), newController(t, "north-1")
+	join(stolen, c.approve(t, stolen.request(t), ApproveOptions{}))
+	if err := connect(stolen); err != nil {
+		t.Fatal(err)
+	}
+	// A renewal does not shut out the controller that has yet to learn of it.
+	renewed := c.approve(t, stolen.request(t), ApproveOptions{Now: now.Add(time.Second)})
+	if err := connect(stolen); err != nil {
+		t.Errorf("between renewal and joining: %v", err)
+	}
+	join(stolen, renewed)
+	if err := connect(stolen); err != nil {
+		t.Errorf("after the renewal: %v", err)
+	}
+
+	join(spare, c.approve(t, spare.request(t), ApproveOptions{Now: now.Add(2 * time.Second)}))
+	if err := connect(spare); err != nil {
+		t.Errorf("the machine in its place: %v", err)
+	}
+	wantError(t, connect(stolen), "a key that was replaced")
+	// Nor does a certificate count that the CRM does not know.
+	if err := os.Remove(filepath.Join(c.dir, issuedFile("north-1"))); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, connect(spare), "no such file")
+}
+
 func TestCertificateNeedsItsOwnKeyAndCA(t *testing.T) {
 	c, other := newCRM(t), newCRM(t)
 	_, err := BrokerTLS(c.dir, other.keys.Broker, at(now))

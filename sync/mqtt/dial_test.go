@@ -68,6 +68,10 @@ func TestPlaintextOnlyToLoopback(t *testing.T) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
+	// Asked again on each connection: a name can come to mean something else.
+	if _, err := (target{host: "192.0.2.1", port: "1883"}).dial(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "loopback") {
+		t.Errorf("dial: %v", err)
+	}
 	// A name is judged by its addresses, and one without any leads nowhere.
 	if _, err := New(Config{Broker: "tcp://no-such-host.invalid", ClientID: "c"}); err == nil {
 		t.Error("a name that cannot be resolved is accepted")

@@ -402,6 +402,7 @@ func (l *loop) acknowledge() {
 		var r visitorlog.Receipt
 		select {
 		case <-l.ctx.Done():
+			l.acknowledgeLast()
 			return
 		case r = <-l.acks:
 		}
@@ -419,9 +420,24 @@ func (l *loop) acknowledge() {
 		select {
 		case <-l.ctx.Done():
 			pause.Stop()
+			l.acknowledgeLast()
 			return
 		case <-pause.C:
 		}
+	}
+}
+
+// acknowledgeLast keeps the receipt that still waits when the uplink ends, so
+// that the next start does not begin with what was receipted.
+func (l *loop) acknowledgeLast() {
+	select {
+	case r := <-l.acks:
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), time.Second)
+		defer cancel()
+		if err := l.u.o.Log.Acknowledge(ctx, r); err != nil {
+			l.u.o.Logger.Warn("last receipt not kept", "error", err)
+		}
+	default:
 	}
 }
 

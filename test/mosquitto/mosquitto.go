@@ -52,24 +52,28 @@ func Binary() (string, error) {
 // Start runs Mosquitto in dir, an empty folder that the caller removes, on a
 // free port of 127.0.0.1, and returns when it accepts connections.
 func Start(dir string, f Files) (*Broker, error) {
-	port, err := freePort()
-	if err != nil {
-		return nil, err
+	b := &Broker{dir: dir, conf: filepath.Join(dir, "mosquitto.conf")}
+	for {
+		port, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		b.Addr = fmt.Sprintf("127.0.0.1:%d", port)
+		text, err := config(port, dir, f)
+		if err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(b.conf, []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+		// Another test may have taken the port meanwhile.
+		if err = b.Restart(); !errors.Is(err, errPortTaken) {
+			return b, err
+		}
 	}
-	b := &Broker{
-		Addr: fmt.Sprintf("127.0.0.1:%d", port),
-		dir:  dir,
-		conf: filepath.Join(dir, "mosquitto.conf"),
-	}
-	text, err := config(port, dir, f)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(b.conf, []byte(text), 0o600); err != nil {
-		return nil, err
-	}
-	return b, b.Restart()
 }
+
+var errPortTaken = errors.New("the port is taken")
 
 // Restart starts a stopped broker again, on the same port and knowing nothing
 // of before.
@@ -92,17 +96,21 @@ func (b *Broker) Restart() error {
 		close(exit)
 	}()
 	for end := time.Now().Add(startWithin); time.Now().Before(end); {
-		if c, err := net.DialTimeout("tcp", b.Addr, time.Second); err == nil {
-			c.Close()
+		// By its own word and not by a connection, which another process on
+		// that port would accept, too.
+		if strings.Contains(b.Log(), " running\n") {
 			return nil
 		}
 		select {
 		case <-b.exit:
+			if strings.Contains(b.Log(), "Address already in use") {
+				return errPortTaken
+			}
 			return fmt.Errorf("mosquitto ended at once (%w):\n%s", b.err, b.Log())
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	return errors.Join(fmt.Errorf("mosquitto does not answer:\n%s", b.Log()), b.Kill())
+	return errors.Join(fmt.Errorf("mosquitto does not get ready:\n%s", b.Log()), b.Kill())
 }
 
 // Stop ends the broker as systemd would.
@@ -176,7 +184,7 @@ func config(port int, dir string, f Files) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	lines = append(lines, "user "+me.Username, "")
+	lines = append(lines, "user "+me.Username, "log_type information", "")
 	return strings.Join(lines, "\n"), nil
 }
 

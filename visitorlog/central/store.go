@@ -201,9 +201,8 @@ func (s *Store) write(ctx context.Context, f func(*tx) error) error {
 	if err := raw.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
-	for _, a := range t.alarms {
-		s.o.Logger.Warn("alarm", "kind", a.Kind, "controller", a.Controller, "epoch", a.Epoch, "detail", a.Detail)
-		if s.o.Alarm != nil {
+	if s.o.Alarm != nil {
+		for _, a := range t.alarms {
 			s.o.Alarm(a)
 		}
 	}

@@ -1,0 +1,288 @@
+package test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	database "database/sql"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	_ "github.com/mattn/go-sqlite3"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+// programs builds the three programs into one folder, as `make build` does.
+func programs(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", dir+"/", "../cmd/...")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return dir
+}
+
+// output runs a program to its end and returns what it said.
+func output(t *testing.T, name string, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err = cmd.Run()
+	return out.String(), errs.String(), err
+}
+
+// TestABadgeBecomesACountersignedRecord plays the demo's story with the real
+// programs, and then holds what they left on disk to what is published.
+func TestABadgeBecomesACountersignedRecord(t *testing.T) {
+	bin := programs(t)
+	data := filepath.Join(t.TempDir(), "site")
+	began := time.Now()
+	stdout, stderr, err := output(t, filepath.Join(bin, "gatehouse-demo"), "--once", "--data", data)
+	if err != nil {
+		t.Fatalf("the story: %v\n%s%s", err, stdout, stderr)
+	}
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("the story took %v: a newcomer waits at most 30 s", took)
+	}
+	for _, want := range []string{"denied: revoked", "denied: lost", "denied: out of schedule", "denied: unknown", "forced", "held", "nothing was lost", "differences 0"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("the story does not tell %q:\n%s", want, stdout)
+		}
+	}
+	gatehouse, crm := filepath.Join(bin, "gatehouse"), filepath.Join(bin, "gatehouse-crm")
+	door, central := filepath.Join(data, "door"), filepath.Join(data, "crm")
+
+	t.Run("every record is as its schema says", func(t *testing.T) { recordsFitSchema(t, filepath.Join(data, "gatehouse.ndjson")) })
+	t.Run("a stock JOSE library verifies the records", func(t *testing.T) {
+		joseVerifies(t, gatehouse, door, filepath.Join(data, "gatehouse-crm.ndjson"))
+	})
+	t.Run("what names people or cards is nowhere in clear", func(t *testing.T) { nothingInClear(t, data) })
+	t.Run("the door's log with a changed byte does not verify", func(t *testing.T) {
+		changed := filepath.Join(t.TempDir(), "door")
+		if err := os.CopyFS(changed, os.DirFS(door)); err != nil {
+			t.Fatal(err)
+		}
+		private(t, changed)
+		sql(t, filepath.Join(changed, "records.db"), `UPDATE rec SET leaf = zeroblob(32) WHERE seq = 7`)
+		_, stderr, err := output(t, gatehouse, "log", "verify", "--data", changed)
+		if err == nil || !strings.Contains(stderr, "7") {
+			t.Errorf("verify: %v, %s; want exit 1 and record 7 named", err, stderr)
+		}
+	})
+	t.Run("the CRM's log with a changed byte does not verify", func(t *testing.T) {
+		changed := filepath.Join(t.TempDir(), "crm")
+		if err := os.CopyFS(changed, os.DirFS(central)); err != nil {
+			t.Fatal(err)
+		}
+		private(t, changed)
+		sql(t, filepath.Join(changed, "central.db"), `UPDATE records SET jws = replace(jws, '.', 'A.') WHERE seq = 7`)
+		_, stderr, err := output(t, crm, "log", "verify", "--data", changed)
+		if err == nil || !strings.Contains(stderr, "7") {
+			t.Errorf("verify: %v, %s; want exit 1 and record 7 named", err, stderr)
+		}
+	})
+	t.Run("the story can go on in the same folder", func(t *testing.T) {
+		stdout, stderr, err := output(t, filepath.Join(bin, "gatehouse-demo"), "--once", "--data", data)
+		if err != nil {
+			t.Fatalf("the story again: %v\n%s%s", err, stdout, stderr)
+		}
+	})
+}
+
+// private makes what a copy made readable to others the owner's alone.
+func private(t *testing.T, dir string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir():
+			return os.Chmod(path, 0o700)
+		}
+		return os.Chmod(path, 0o600)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// exported are the records of an export.
+func exported(t *testing.T, path string) (records []string) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var line struct{ JWS string }
+		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
+			t.Fatal(err)
+		}
+		if line.JWS != "" {
+			records = append(records, line.JWS)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if len(records) < 30 {
+		t.Fatalf("%s has %d records: the story makes more", path, len(records))
+	}
+	return records
+}
+
+func recordsFitSchema(t *testing.T, path string) {
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	schema, err := c.Compile(filepath.Join("..", "configs", "record.schema.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, jws := range exported(t, path) {
+		payload, err := base64.RawURLEncoding.DecodeString(strings.Split(jws, ".")[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := jsonschema.UnmarshalJSON(bytes.NewReader(payload))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := schema.Validate(v); err != nil {
+			t.Errorf("%s\n%v", payload, err)
+		}
+	}
+}
+
+// joseVerifies verifies what the CRM exported with npm's jose and the
+// controller's published keys, as a CRM's developer would.
+func joseVerifies(t *testing.T, gatehouse, door, records string) {
+	dir := t.TempDir()
+	for _, name := range []string{"package.json", "verify.mjs"} {
+		copyFile(t, filepath.Join("jose", name), filepath.Join(dir, name))
+	}
+	npm := exec.CommandContext(t.Context(), "npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent")
+	npm.Dir = dir
+	if out, err := npm.CombinedOutput(); err != nil {
+		t.Fatalf("npm install: %v\n%s", err, out)
+	}
+	shown, stderr, err := output(t, gatehouse, "keys", "show", "--json", "--data", door)
+	if err != nil {
+		t.Fatalf("keys show: %v\n%s", err, stderr)
+	}
+	var keys struct{ JWKS json.RawMessage }
+	if err := json.Unmarshal([]byte(shown), &keys); err != nil {
+		t.Fatal(err)
+	}
+	jwks := filepath.Join(dir, "jwks.json")
+	if err := os.WriteFile(jwks, keys.JWKS, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	verify := func(records string) (string, error) {
+		stdout, stderr, err := output(t, "node", filepath.Join(dir, "verify.mjs"), jwks, records)
+		return stdout + stderr, err
+	}
+	said, err := verify(records)
+	if want := fmt.Sprintf("%d verified", len(exported(t, records))); err != nil || !strings.Contains(said, want) {
+		t.Errorf("jose: %v, %s; want %q", err, said, want)
+	}
+
+	text, err := os.ReadFile(records)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := exported(t, records)[3]
+	other := []byte(one)
+	other[len(other)/2] ^= 1 // in the payload; still base64url or not, it is not what was signed
+	changed := filepath.Join(dir, "changed.ndjson")
+	if err := os.WriteFile(changed, bytes.Replace(text, []byte(one), other, 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := verify(changed); err == nil {
+		t.Errorf("jose verified a changed record: %s", said)
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	b, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// nothingInClear looks for people and cards in everything that the programs
+// wrote: databases, logs, exports. What the demo itself wrote for them to read
+// is left out.
+func nothingInClear(t *testing.T, data string) {
+	looked := 0
+	err := filepath.WalkDir(data, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || d.Name() == "policy.toml" {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		b, err := io.ReadAll(f)
+		if err != nil {
+			return err
+		}
+		looked++
+		for _, secret := range []string{
+			"Lovelace", "Turing", // names
+			"10111101100010001110101110", // a card's frame
+		} {
+			if bytes.Contains(b, []byte(secret)) {
+				t.Errorf("%s holds %q in clear", path, secret)
+			}
+		}
+		if strings.HasSuffix(path, "door/records.db") || strings.HasSuffix(path, "door/allowlist.db") {
+			for _, identifying := range []string{"p-2001", "Bombe Cooling"} {
+				if bytes.Contains(b, []byte(identifying)) {
+					t.Errorf("%s holds %q in clear", path, identifying)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if looked < 10 {
+		t.Errorf("only %d files were looked at", looked)
+	}
+}
+
+// sql changes a database behind the program's back.
+func sql(t *testing.T, path, statement string) {
+	t.Helper()
+	db, err := database.Open("sqlite3", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if r, err := db.Exec(statement); err != nil {
+		t.Fatal(err)
+	} else if n, err := r.RowsAffected(); err != nil || n == 0 {
+		t.Fatalf("%s changed nothing: %v", statement, err)
+	}
+}
