@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"database/sql/driver"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -48,8 +49,7 @@ type request struct {
 // nothing that it set is kept.
 //
 // Append returns after the record is durable. An error means that nothing was
-// promised: the record will not stand in the log. The end of ctx is heeded
-// only until the writer has begun.
+// promised. The end of ctx is heeded only until the writer has begun.
 func (l *Log) Append(ctx context.Context, write func(*Tx) (Draft, error)) (Entry, error) {
 	r := &request{write: write}
 	err := l.do(ctx, r)
@@ -186,7 +186,8 @@ func (l *Log) attempt(batch []*request) error {
 	if err != nil {
 		l.dropWriter()
 		if damaged(err) {
-			l.forget()
+			// The next batch examines it, and sets it aside if it must.
+			err = errors.Join(err, l.exchange(l.forget))
 		}
 		return err
 	}
@@ -212,33 +213,31 @@ func (l *Log) publish(batch []*request) {
 // ready makes sure that there is a writer on the database that the path leads
 // to.
 func (l *Log) ready() error {
-	if l.writer != nil && !l.store.moved() {
+	if l.store != nil && l.store.moved() {
+		l.dropWriter()
+		if err := l.exchange(l.forget); err != nil {
+			l.log.Error("database not closed", "error", err)
+		}
+	}
+	if l.writer != nil {
 		return nil
 	}
-	l.dropWriter()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.store != nil && !l.store.moved() {
+	return l.exchange(func() error {
+		if l.store == nil {
+			was := l.opening.Epoch
+			err := l.establish(l.former())
+			if err == nil && l.opening.Epoch != was {
+				l.announce()
+			}
+			return err
+		}
 		w, err := newWriter(l.store)
 		if err != nil {
 			return err
 		}
 		l.writer, l.head = w, w.tree
 		return nil
-	}
-	was := l.opening.Epoch
-	former := l.former()
-	if l.store != nil {
-		l.store.close()
-		l.store = nil
-	}
-	if err := l.establish(former); err != nil {
-		return err
-	}
-	if l.opening.Epoch != was {
-		l.announce()
-	}
-	return nil
+	})
 }
 
 // dropWriter makes the next batch begin from what the database holds.
@@ -246,16 +245,6 @@ func (l *Log) dropWriter() {
 	if l.writer != nil {
 		l.writer.close()
 		l.writer = nil
-	}
-}
-
-// forget makes the next batch examine the database before it uses it.
-func (l *Log) forget() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.store != nil {
-		l.store.close()
-		l.store = nil
 	}
 }
 
@@ -361,7 +350,8 @@ func (w *writer) close() {
 			s.Close()
 		}
 	}
-	w.conn.Close()
+	// Not back to the pool: nobody knows what a failed commit has left open.
+	_ = w.conn.Raw(func(any) error { return driver.ErrBadConn })
 }
 
 // exec runs a statement that is too rare to be prepared.

@@ -16,8 +16,8 @@ import (
 
 // establish gets the log a database to write to: the one in its folder if it
 // is whole and agrees with the last receipt, else a new one, in a new epoch.
-// former is the head that was known of in this process, if any. The caller
-// holds mu, and there is no store and no writer.
+// former is the head that was known of in this process, if any. It runs within
+// exchange, and there is no store and no writer.
 func (l *Log) establish(former *Head) error {
 	ctx := context.Background()
 	last, err := readReceipt(l.dir)
@@ -45,7 +45,11 @@ func (l *Log) establish(former *Head) error {
 	if s != nil {
 		s.close()
 	}
-	return l.begin(why, oldHead(former, head, last))
+	err = l.begin(why, oldHead(former, head, last))
+	if outOfSpace(err) && l.reserve.release() == nil {
+		err = l.begin(why, oldHead(former, head, last))
+	}
+	return err
 }
 
 // oldHead chooses what the first record of an epoch names as the head before
@@ -67,7 +71,7 @@ func receiptHead(r *Receipt) *Head {
 	return &Head{Epoch: r.Epoch, Size: r.Size, Root: r.Root.String()}
 }
 
-// former is the head known in this process; the caller holds mu.
+// former is the head known in this process; see exchange.
 func (l *Log) former() *Head {
 	if l.opening.Epoch == "" || l.head.size == 0 {
 		return nil
@@ -203,12 +207,11 @@ func (l *Log) resume(ctx context.Context, s *store, last *Receipt) error {
 	return nil
 }
 
-// replace sets the present database aside and begins a new epoch. The caller
-// holds mu, and there is no writer.
+// replace sets the present database aside and begins a new epoch. It runs
+// within exchange, and there is no writer.
 func (l *Log) replace(why string, former *Head) error {
-	if l.store != nil {
-		l.store.close()
-		l.store = nil
+	if err := l.forget(); err != nil {
+		l.log.Error("database not closed", "error", err)
 	}
 	err := l.begin(why, former)
 	if err == nil {
@@ -331,8 +334,9 @@ func setAside(path, name string) (string, error) {
 		to = fmt.Sprintf("%s-%d%s", base, i, ext)
 	}
 	moved := false
-	// The log before its database: SQLite would not look for it otherwise.
-	for _, suffix := range []string{"-wal", "-shm", ""} {
+	// The database first: should the process end in between, it is missing,
+	// which is noticed, and not behind, which might not be.
+	for _, suffix := range []string{"", "-wal", "-shm"} {
 		err := os.Rename(path+suffix, to+suffix)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return "", fmt.Errorf("set aside: %w", err)

@@ -107,10 +107,14 @@ type Log struct {
 
 	ackMu sync.Mutex // one Acknowledge at a time
 
-	// mu guards what readers see. The writer holds it only to publish what
-	// is committed, and while it exchanges the database.
+	// use is held for reading while somebody reads the database, and for
+	// writing while it is exchanged: a record never waits for a reader. It is
+	// taken before mu.
+	use   sync.RWMutex
+	store *store // nil while there is no database to be had; set by the writer
+
+	// mu guards what is published of the database, and is held for moments.
 	mu       sync.RWMutex
-	store    *store // nil while there is no database to be had
 	opening  Opening
 	head     tree
 	receipt  *Receipt // the newest of this epoch
@@ -144,10 +148,7 @@ func Open(dir string, o Options) (*Log, error) {
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
-	l.mu.Lock()
-	err = l.establish(nil)
-	l.mu.Unlock()
-	if err != nil {
+	if err := l.exchange(func() error { return l.establish(nil) }); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("open log: %w", err)
 	}
@@ -179,14 +180,28 @@ func (l *Log) Close() error {
 	l.closing.Do(func() {
 		close(l.quit)
 		<-l.stopped
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if l.store != nil {
-			err = l.store.close()
-			l.store = nil
-		}
-		err = errors.Join(err, l.lock.Close())
+		err = errors.Join(l.exchange(l.forget), l.lock.Close())
 	})
+	return err
+}
+
+// exchange runs a function that may put another database in the place of the
+// present one, while nobody reads.
+func (l *Log) exchange(f func() error) error {
+	l.use.Lock()
+	defer l.use.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return f()
+}
+
+// forget closes the database; see exchange.
+func (l *Log) forget() error {
+	if l.store == nil {
+		return nil
+	}
+	err := l.store.close()
+	l.store = nil
 	return err
 }
 
@@ -202,13 +217,12 @@ func (l *Log) Epoch() string { return l.Opened().Epoch }
 
 // Head returns the epoch, size and root of what is committed.
 func (l *Log) Head(context.Context) (Head, error) {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	root, err := l.head.root()
+	epoch, head := l.published()
+	root, err := head.root()
 	if err != nil {
 		return Head{}, err
 	}
-	return Head{Epoch: l.opening.Epoch, Size: uint64(l.head.size), Root: root.String()}, nil
+	return Head{Epoch: epoch, Size: uint64(head.size), Root: root.String()}, nil
 }
 
 // Appended returns a channel that is closed at the next commit of records, or
@@ -225,7 +239,15 @@ func (l *Log) wake() {
 	l.appended = make(chan struct{})
 }
 
-// current is the database in use; the caller holds mu.
+// published is the epoch and the tree of what is committed. Whoever holds use
+// finds at least that in the database.
+func (l *Log) published() (epoch string, head tree) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.opening.Epoch, l.head
+}
+
+// current is the database to read; the caller holds use.
 func (l *Log) current() (*store, error) {
 	if l.store == nil {
 		return nil, errors.New("log: no database")
@@ -237,8 +259,8 @@ func (l *Log) current() (*store, error) {
 // each held to its leaf hash. Where a record is damaged it returns those
 // before it, or a *Fault if it is the first.
 func (l *Log) Entries(ctx context.Context, from uint64, max int) ([]Entry, error) {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
+	l.use.RLock()
+	defer l.use.RUnlock()
 	s, err := l.current()
 	if err != nil || from > maxSize {
 		return nil, err
@@ -269,37 +291,36 @@ func (l *Log) Entries(ctx context.Context, from uint64, max int) ([]Entry, error
 // Checkpoint signs a checkpoint of the first size records of the present
 // epoch.
 func (l *Log) Checkpoint(ctx context.Context, size uint64) (string, error) {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	root, err := l.rootAt(ctx, size)
+	epoch, root, err := l.rootAt(ctx, size)
 	if err != nil {
 		return "", err
 	}
-	return signCheckpoint(Checkpoint{
-		Origin: Origin(l.o.Controller, l.opening.Epoch), Size: size, Root: root,
-	}, l.o.Note)
+	return signCheckpoint(Checkpoint{Origin: Origin(l.o.Controller, epoch), Size: size, Root: root}, l.o.Note)
 }
 
 // Root returns the root that the tree had when it held size records.
 func (l *Log) Root(ctx context.Context, size uint64) (tlog.Hash, error) {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return l.rootAt(ctx, size)
+	_, root, err := l.rootAt(ctx, size)
+	return root, err
 }
 
-// rootAt is Root; the caller holds mu.
-func (l *Log) rootAt(ctx context.Context, size uint64) (tlog.Hash, error) {
+// rootAt is Root, with the epoch that the tree is of.
+func (l *Log) rootAt(ctx context.Context, size uint64) (epoch string, root tlog.Hash, err error) {
+	l.use.RLock()
+	defer l.use.RUnlock()
+	epoch, head := l.published()
 	switch {
-	case size > uint64(l.head.size):
-		return tlog.Hash{}, fmt.Errorf("no root at size %d: the log holds %d records", size, l.head.size)
-	case size == uint64(l.head.size):
-		return l.head.root()
+	case size > uint64(head.size):
+		err = fmt.Errorf("no root at size %d: the log holds %d records", size, head.size)
+	case size == uint64(head.size):
+		root, err = head.root()
+	default:
+		var s *store
+		if s, err = l.current(); err == nil {
+			root, err = tlog.TreeHash(int64(size), s.hashes(ctx))
+		}
 	}
-	s, err := l.current()
-	if err != nil {
-		return tlog.Hash{}, err
-	}
-	return tlog.TreeHash(int64(size), s.hashes(ctx))
+	return epoch, root, err
 }
 
 // ProveRecord proves that the tree of the first size records holds the record
@@ -319,11 +340,11 @@ func (l *Log) ProveTree(ctx context.Context, size, old uint64) (tlog.TreeProof, 
 }
 
 func prove[P any](ctx context.Context, l *Log, size uint64, proof func(tlog.HashReader) (P, error)) (P, error) {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
+	l.use.RLock()
+	defer l.use.RUnlock()
 	var none P
-	if size > uint64(l.head.size) {
-		return none, fmt.Errorf("no proof at size %d: the log holds %d records", size, l.head.size)
+	if _, head := l.published(); size > uint64(head.size) {
+		return none, fmt.Errorf("no proof at size %d: the log holds %d records", size, head.size)
 	}
 	s, err := l.current()
 	if err != nil {
@@ -380,23 +401,25 @@ func (l *Log) Acknowledge(ctx context.Context, r Receipt) error {
 
 // compare holds a receipt to the log. It is stale if the log has a newer one.
 func (l *Log) compare(ctx context.Context, r Receipt) (stale bool, err error) {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if r.Epoch != l.opening.Epoch {
-		return false, fmt.Errorf("%w: %s, the log is in %s", ErrEpoch, r.Epoch, l.opening.Epoch)
+	epoch, head := l.published()
+	if r.Epoch != epoch {
+		return false, fmt.Errorf("%w: %s, the log is in %s", ErrEpoch, r.Epoch, epoch)
 	}
-	if r.Size > uint64(l.head.size) {
-		return false, fmt.Errorf("%w: it covers %d records, the log holds %d", ErrDiverged, r.Size, l.head.size)
+	if r.Size > uint64(head.size) {
+		return false, fmt.Errorf("%w: it covers %d records, the log holds %d", ErrDiverged, r.Size, head.size)
 	}
-	root, err := l.rootAt(ctx, r.Size)
+	epoch, root, err := l.rootAt(ctx, r.Size)
 	if err != nil {
 		return false, err
+	}
+	if r.Epoch != epoch {
+		return false, fmt.Errorf("%w: %s, the log has just begun %s", ErrEpoch, r.Epoch, epoch)
 	}
 	if root != r.Root {
 		return false, fmt.Errorf("%w: root at size %d is %s, the log's is %s", ErrDiverged, r.Size, r.Root, root)
 	}
-	last := l.receipt
-	return last != nil && (r.Size < last.Size || r.Size == last.Size && !r.Time.After(last.Time)), nil
+	last, ok := l.LastReceipt()
+	return ok && (r.Size < last.Size || r.Size == last.Size && !r.Time.After(last.Time)), nil
 }
 
 // Reconcile compares the log with what the CRM says that it holds. If the log
@@ -422,13 +445,13 @@ func (l *Log) Reconcile(ctx context.Context, r Receipt) (newEpoch bool, err erro
 		return false, err
 	}
 	err = l.do(ctx, &request{alone: func() error {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if l.opening.Epoch != r.Epoch {
-			return nil // somebody was faster
-		}
-		newEpoch = true
-		return l.replace(why, &Head{Epoch: r.Epoch, Size: r.Size, Root: r.Root.String()})
+		return l.exchange(func() error {
+			if l.opening.Epoch != r.Epoch {
+				return nil // the database was exchanged meanwhile
+			}
+			newEpoch = true
+			return l.replace(why, receiptHead(&r))
+		})
 	}})
 	return newEpoch && err == nil, err
 }

@@ -705,3 +705,22 @@ func tamper(tb testing.TB, dir, query string, args ...any) {
 		tb.Fatalf("%s changed %d rows, %v", query, n, err)
 	}
 }
+
+func TestARecordNeverWaitsForAReader(t *testing.T) {
+	l := open(t, t.TempDir(), shared().options())
+	l.use.RLock() // as a reader does while it decodes a large page
+	defer l.use.RUnlock()
+	done := make(chan error)
+	go func() {
+		_, err := l.Append(context.Background(), func(*Tx) (Draft, error) { return granted(0), nil })
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the record waits for the reader")
+	}
+}

@@ -10,8 +10,8 @@ import (
 // State reads a state as the last commit left it; nil if there is none. What a
 // decision depends on it reads by its Tx instead.
 func (l *Log) State(ctx context.Context, key string) ([]byte, error) {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
+	l.use.RLock()
+	defer l.use.RUnlock()
 	s, err := l.current()
 	if err != nil {
 		return nil, err

@@ -131,32 +131,34 @@ func (p *patient) blobs(query string) map[int64][]byte {
 }
 
 // TestVerifyNamesTheRecordWhicheverByteWasChanged flips every byte of every
-// leaf and node in turn, and of every record: there the whole verification
-// looks at every 64th byte, at others in each record, and its first step alone
-// at all of them. The long tests let the whole look at all.
+// record, leaf and node in turn. The steps of the verification that hold them
+// to each other look at all of those; the whole verification, by way of the
+// database, at every 8th or 64th, and at others in each row. The long tests
+// let the whole look at all.
 func TestVerifyNamesTheRecordWhicheverByteWasChanged(t *testing.T) {
 	p := newPatient(t)
 	for _, c := range []struct {
 		column string
+		stride int64
 		read   string
 		write  string
 		covers func(key int64) (first, last int64)
 	}{
-		{"rec.leaf", `SELECT seq, leaf FROM rec`, `UPDATE rec SET leaf = ? WHERE seq = ?`, func(seq int64) (int64, int64) { return seq, seq }},
-		{"node.hash", `SELECT ix, hash FROM node`, `UPDATE node SET hash = ? WHERE ix = ?`, func(ix int64) (int64, int64) {
+		{"rec.leaf", 8, `SELECT seq, leaf FROM rec`, `UPDATE rec SET leaf = ? WHERE seq = ?`, func(seq int64) (int64, int64) { return seq, seq }},
+		{"node.hash", 8, `SELECT ix, hash FROM node`, `UPDATE node SET hash = ? WHERE ix = ?`, func(ix int64) (int64, int64) {
 			level, n := tlog.SplitStoredHashIndex(ix)
 			return n << level, (n+1)<<level - 1
 		}},
-		{"rec.body", `SELECT seq, body FROM rec`, `UPDATE rec SET body = ? WHERE seq = ?`, func(seq int64) (int64, int64) { return seq, seq }},
+		{"rec.body", 64, `SELECT seq, body FROM rec`, `UPDATE rec SET body = ? WHERE seq = ?`, func(seq int64) (int64, int64) { return seq, seq }},
 	} {
 		start, flips := time.Now(), 0
 		for key, value := range p.blobs(c.read) {
 			first, last := c.covers(key)
-			stride, from := 1, 0
-			if c.column == "rec.body" && !long {
-				stride, from = 64, int(key)
+			stride := int64(1)
+			if !long {
+				stride = c.stride
 			}
-			for at := from; at < len(value); at += stride {
+			for at := int(key % stride); at < len(value); at += int(stride) {
 				harmed := slices.Clone(value)
 				harmed[at] ^= byte(1 << (at % 8))
 				p.exec(c.write, harmed, key)
@@ -172,18 +174,43 @@ func TestVerifyNamesTheRecordWhicheverByteWasChanged(t *testing.T) {
 	if f := p.fault(); f != nil {
 		t.Fatalf("mended: %v", f)
 	}
-	rows, err := p.s.rows(context.Background(), 0, 100)
+	p.flipInMemory()
+}
+
+// flipInMemory flips every byte before the steps that must notice it.
+func (p *patient) flipInMemory() {
+	t, ctx := p.t, context.Background()
+	rows, err := p.s.rows(ctx, 0, 100)
 	if err != nil || len(rows) != 41 {
 		t.Fatal(len(rows), err)
 	}
 	for _, row := range rows {
-		for at := range row.body {
-			row.body[at] ^= 0x80
-			var f *Fault
-			if _, _, err := p.s.unseal(row); !errors.As(err, &f) || f.First != row.seq {
-				t.Fatalf("byte %d of record %d: %v", at, row.seq, err)
+		for _, value := range [][]byte{row.leaf, row.body} {
+			for at := range value {
+				value[at] ^= 0x80
+				var f *Fault
+				if _, _, err := p.s.unseal(row); !errors.As(err, &f) || f.First != row.seq {
+					t.Fatalf("byte %d of record %d: %v", at, row.seq, err)
+				}
+				value[at] ^= 0x80
 			}
-			row.body[at] ^= 0x80
+		}
+	}
+	nodes, err := p.s.nodes(ctx, 0, tlog.StoredHashCount(p.size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ix, hash := range nodes {
+		for at := range hash {
+			hash[at] ^= 0x80
+			tree, err := new(tree), error(nil)
+			for i := 0; i < len(rows) && err == nil; i++ {
+				err = addChecked(tree, tlog.Hash(rows[i].leaf), nodes)
+			}
+			if want := nodeFault(ix, "is not the hash of what is under it"); err == nil || err.Error() != want.Error() {
+				t.Fatalf("byte %d of node %d: %v, want %v", at, ix, err, want)
+			}
+			hash[at] ^= 0x80
 		}
 	}
 }

@@ -117,19 +117,19 @@ func recordKey(jwk []byte) (central.Key, error) {
 
 // logSummary is one controller's line of the summary.
 type logSummary struct {
-	Controller   string         `json:"controller"`
-	State        string         `json:"state"` // online, offline, revoked
-	Epochs       int            `json:"epochs"`
-	Epoch        string         `json:"epoch,omitempty"` // the newest
-	Records      uint64         `json:"records"`         // of all epochs
-	Size         uint64         `json:"size"`            // of the newest epoch
-	Reported     uint64         `json:"reported_size"`   // what the controller last said it has
-	Unchecked    uint64         `json:"unchecked"`
-	Early        int            `json:"early"`
-	LastRecord   *time.Time     `json:"last_record,omitempty"`
-	Countersigns uint64         `json:"countersigned"` // records of the newest epoch
-	Seen         *time.Time     `json:"seen,omitempty"`
-	Alarms       []logAlarmLine `json:"alarms"`
+	Controller string         `json:"controller"`
+	State      string         `json:"state"` // online, offline, revoked
+	Epochs     int            `json:"epochs"`
+	Epoch      string         `json:"epoch,omitempty"` // the newest
+	Records    uint64         `json:"records"`         // of all epochs
+	Size       uint64         `json:"size"`            // of the newest epoch
+	Reported   uint64         `json:"reported_size"`   // what the controller last said it has
+	Unchecked  uint64         `json:"unchecked"`
+	Early      int            `json:"early"`
+	LastRecord *time.Time     `json:"last_record,omitempty"`
+	Cosigned   uint64         `json:"countersigned"` // records of the newest epoch
+	Seen       *time.Time     `json:"seen,omitempty"`
+	Alarms     []logAlarmLine `json:"alarms"`
 }
 
 type logAlarmLine struct {
@@ -182,7 +182,7 @@ func (s *logSession) summaries(ctx context.Context) ([]logSummary, error) {
 			sum.Epochs++
 			sum.Records += e.Size
 			sum.Unchecked += e.Size - e.Checked
-			sum.Epoch, sum.Size, sum.Countersigns = e.Epoch, e.Size, e.CosignedSize()
+			sum.Epoch, sum.Size, sum.Cosigned = e.Epoch, e.Size, e.CosignedSize()
 			if c.ReportedEpoch == e.Epoch {
 				sum.Reported = max(c.ReportedSize, e.Size)
 			}
@@ -320,10 +320,14 @@ func newLogListCmd(f *logFlags) *cobra.Command {
 				}
 				l := &lister{logSession: s, filter: filter, epoch: epoch,
 					print: logview.NewPrinter(cmd.OutOrStdout(), logview.Options{JSON: asJSON, Zone: s.zone, Controllers: true})}
-				if err := l.list(cmd.Context(), last, follow); err != nil {
-					return err
+				alarms := func() error { return s.alarmsTo(cmd.Context(), cmd.ErrOrStderr()) }
+				if follow { // there is no end to show them at
+					if err := alarms(); err != nil {
+						return err
+					}
+					return l.list(cmd.Context(), last, follow)
 				}
-				return s.alarmsTo(cmd.Context(), cmd.ErrOrStderr())
+				return errors.Join(l.list(cmd.Context(), last, follow), alarms())
 			})
 		},
 	}

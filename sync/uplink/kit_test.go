@@ -50,12 +50,6 @@ func newPipe(t testing.TB, seed uint64, f fate) *pipe {
 	return p
 }
 
-func (p *pipe) set(f fate) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.fate = f
-}
-
 func (p *pipe) onSeen(f func(wire.Message)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -130,7 +124,9 @@ type crm struct {
 	store    *central.Store
 	ingester *ingest.Ingester
 	pipe     *pipe
-	stop     func()
+	// publisher is where receipts go; nil: the pipe.
+	publisher ingest.Publisher
+	stop      func()
 }
 
 func parseKey(jwk []byte) (central.Key, error) {
@@ -163,7 +159,11 @@ func (c *crm) start() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.ingester = ingest.New(ingest.Options{Store: c.store, Publisher: c.pipe, Receipts: c.cosigner.Receipts()})
+	var out ingest.Publisher = c.pipe
+	if c.publisher != nil {
+		out = c.publisher
+	}
+	c.ingester = ingest.New(ingest.Options{Store: c.store, Publisher: out, Receipts: c.cosigner.Receipts()})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { c.ingester.Run(ctx) })

@@ -466,7 +466,7 @@ func (l *loop) fill() {
 		if err != nil {
 			l.fault("read the log", err)
 			l.retry(l.u.o.Deadline)
-			return
+			break // what can be read is still seen early
 		}
 		if !l.publish(b) {
 			l.retry(l.u.o.EarlyEvery) // the sender is behind

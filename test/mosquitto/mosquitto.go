@@ -21,6 +21,7 @@ import (
 const (
 	startWithin = 10 * time.Second
 	stopWithin  = 10 * time.Second
+	signalAgain = 500 * time.Millisecond
 )
 
 // Files are the paths of the PEM files that the broker uses.
@@ -119,23 +120,27 @@ func (b *Broker) Stop() error { return b.signal(syscall.SIGTERM) }
 // Kill ends the broker as a power cut would.
 func (b *Broker) Kill() error { return b.signal(syscall.SIGKILL) }
 
+// signal ends the process. Mosquitto forgets a signal that arrives between its
+// saying that it runs and its doing so, therefore it is sent again.
 func (b *Broker) signal(sig os.Signal) error {
-	select {
-	case <-b.exit:
-		return nil
-	default:
+	for end := time.Now().Add(stopWithin); time.Now().Before(end); {
+		select {
+		case <-b.exit:
+			return nil
+		default:
+		}
+		if err := b.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return err
+		}
+		select {
+		case <-b.exit:
+			return nil
+		case <-time.After(signalAgain):
+		}
 	}
-	if err := b.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	select {
-	case <-b.exit:
-		return nil
-	case <-time.After(stopWithin):
-		err := b.cmd.Process.Kill()
-		<-b.exit
-		return errors.Join(fmt.Errorf("mosquitto did not end on %s", sig), err)
-	}
+	err := b.cmd.Process.Kill()
+	<-b.exit
+	return errors.Join(fmt.Errorf("mosquitto did not end on %s", sig), err)
 }
 
 // Log returns what Mosquitto has written since its start.

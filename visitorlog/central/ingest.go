@@ -438,13 +438,12 @@ func (s *Store) cosign(ctx context.Context, name logName, ls *logState) (Head, e
 // cosigned adds the cosigner's signature to a note whose own signature was
 // verified when it was stored.
 func cosigned(signed string, cosigner note.Signer) (string, error) {
-	n, err := note.Open([]byte(signed), nil)
+	_, err := note.Open([]byte(signed), nil)
 	var unverified *note.UnverifiedNoteError
 	if !errors.As(err, &unverified) {
 		return "", fmt.Errorf("cosign checkpoint: %w", err)
 	}
-	n = unverified.Note
-	out, err := note.Sign(n, cosigner)
+	out, err := note.Sign(unverified.Note, cosigner)
 	if err != nil {
 		return "", fmt.Errorf("cosign checkpoint: %w", err)
 	}
