@@ -328,3 +328,36 @@ func BenchmarkStep(b *testing.B) {
 		m.Step(now.Add(3*time.Second), Tick{})
 	}
 }
+
+// TestARequestToExitMovesNothing: egress does not pass through this software,
+// which only records it (rule 2). Whatever the door is doing, the button moves
+// the strike neither way.
+func TestARequestToExitMovesNothing(t *testing.T) {
+	for name, before := range map[string][]Event{
+		"locked":   {Closed{}},
+		"unlocked": {Closed{}, granted(1, "ada")},
+		"open":     {Closed{}, granted(1, "ada"), Opened{}},
+		"forced":   {Closed{}, Opened{}},
+		"lockdown": {Closed{}, LockdownChanged{true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := NewMachine(DefaultTimes(), true)
+			m.Step(epoch, Started{})
+			for i, ev := range before {
+				m.Step(seconds(float64(i)/10), ev)
+			}
+			was := m.State().Locked
+			for i, active := range []bool{true, false, true} {
+				for _, c := range m.Step(seconds(1+float64(i)/10), ExitRequested{active}) {
+					switch c.(type) {
+					case Unlock, Lock:
+						t.Errorf("the request moved the strike: %s", told([]Command{c}))
+					}
+				}
+			}
+			if is := m.State().Locked; is != was {
+				t.Errorf("locked is %v after the request, and was %v", is, was)
+			}
+		})
+	}
+}
