@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/gatehouse-acs/gatehouse/access"
 	"github.com/gatehouse-acs/gatehouse/drivers/sim"
 	"github.com/gatehouse-acs/gatehouse/internal/metrics"
 	"golang.org/x/sync/errgroup"
@@ -93,6 +94,9 @@ type site struct {
 	crm      *daemon
 	door     *daemon
 	doorHTTP string
+	// outOfHours is why somebody is denied who comes at the wrong time: on a
+	// machine whose clock nothing vouches for, that is the clock.
+	outOfHours string
 }
 
 func (s *site) doorDir() string { return filepath.Join(s.dir, "door") }
@@ -202,7 +206,20 @@ func (s *site) start(ctx context.Context, g *errgroup.Group) (err error) {
 		}
 		return nil
 	})
-	return s.healthy(ctx)
+	if err := s.healthy(ctx); err != nil {
+		return err
+	}
+	var status struct {
+		Clock struct{ State access.ClockState }
+	}
+	if err := metrics.Status(ctx, s.doorHTTP, &status); err != nil {
+		return err
+	}
+	s.outOfHours = string(access.ReasonOutOfSchedule)
+	if status.Clock.State == access.ClockUnset {
+		s.outOfHours = string(access.ReasonClockUnset)
+	}
+	return nil
 }
 
 // await waits for what a program says when it is ready.

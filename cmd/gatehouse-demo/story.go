@@ -50,7 +50,7 @@ func play(ctx context.Context, s *site) error {
 			return errors.Join(
 				s.swipe(ctx, '9', "a-in", denied("unknown")),
 				s.swipe(ctx, '7', "a-in", denied("revoked")),
-				s.swipe(ctx, '5', "b-in", denied("out_of_schedule")),
+				s.swipe(ctx, '5', "b-in", denied(s.outOfHours)),
 				s.swipe(ctx, '6', "b-in", denied("lost")),
 				s.swipe(ctx, '8', "a-in", denied("no_right")),
 			)
