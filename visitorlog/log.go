@@ -119,6 +119,7 @@ type Log struct {
 	head     tree
 	receipt  *Receipt // the newest of this epoch
 	appended chan struct{}
+	whole    Verification
 }
 
 // Open opens the log in dir, creating what is missing, and starts its writer.
@@ -503,30 +504,6 @@ func (l *Log) keepCheckpoint(ctx context.Context) error {
 		}
 		return w.keepCheckpoint(head.Size, signed)
 	}})
-}
-
-// verifyAtLeisure verifies the whole log once. What it finds becomes a record,
-// so that the CRM learns of it.
-func (l *Log) verifyAtLeisure(ctx context.Context) {
-	opening := l.Opened()
-	_, err := Verify(ctx, filepath.Join(l.dir, databaseFile), VerifyOptions{
-		Verifier: l.o.Verifier, NoteVerifier: l.o.NoteVerifier, Sealer: l.o.Sealer, Controller: l.o.Controller, Leisurely: true,
-	})
-	var fault *Fault
-	switch {
-	case ctx.Err() != nil, l.Epoch() != opening.Epoch:
-	case err == nil:
-		l.log.Info("log verified", "epoch", opening.Epoch)
-	case errors.As(err, &fault):
-		l.log.Error("log damaged", "epoch", opening.Epoch, "first", fault.First, "last", fault.Last, "fault", fault.What)
-		if _, err := l.Append(ctx, func(*Tx) (Draft, error) {
-			return Draft{Type: Gap, Data: Data{Detail: clip("the log was found damaged: "+fault.Error(), maxDetail)}}, nil
-		}); err != nil {
-			l.log.Error("damage not recorded", "error", err)
-		}
-	default:
-		l.log.Error("log not verified", "error", err)
-	}
 }
 
 // clip keeps a text within a record's bounds.

@@ -59,3 +59,19 @@ func loadTree(size int64, r tlog.HashReader) (*tree, error) {
 	copy(t.edge[:], hashes)
 	return t, nil
 }
+
+// Root computes the root of a log from its leaves as they come, in memory for
+// one leaf a level. The zero Root is that of an empty log.
+type Root struct{ t tree }
+
+// Add appends a leaf.
+func (r *Root) Add(leaf tlog.Hash) error {
+	_, err := r.t.add(leaf)
+	return err
+}
+
+// Size is the number of leaves.
+func (r *Root) Size() uint64 { return uint64(r.t.size) }
+
+// Hash is the root of the leaves so far.
+func (r *Root) Hash() (tlog.Hash, error) { return r.t.root() }

@@ -20,6 +20,7 @@ const (
 	controllerName = "demo"
 	startWithin    = 20 * time.Second
 	pollEvery      = 50 * time.Millisecond
+	connectEvery   = 2 * time.Millisecond
 )
 
 // The times of the demo's doors are short, so that nobody has to wait.
@@ -194,11 +195,7 @@ func (s *site) start(ctx context.Context, g *errgroup.Group) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.doorHTTP, err = await(ctx, s.door, ready); err != nil {
-		return err
-	}
-	s.wires, err = sim.Dial(filepath.Join(s.doorDir(), "site.sock"))
-	if err != nil {
+	if s.wires, err = connect(ctx, s.door, filepath.Join(s.doorDir(), "site.sock")); err != nil {
 		return err
 	}
 	g.Go(func() error {
@@ -206,6 +203,9 @@ func (s *site) start(ctx context.Context, g *errgroup.Group) (err error) {
 		}
 		return nil
 	})
+	if s.doorHTTP, err = await(ctx, s.door, ready); err != nil {
+		return err
+	}
 	if err := s.healthy(ctx); err != nil {
 		return err
 	}
@@ -220,6 +220,26 @@ func (s *site) start(ctx context.Context, g *errgroup.Group) (err error) {
 		s.outOfHours = string(access.ReasonClockUnset)
 	}
 	return nil
+}
+
+// connect connects the wires as soon as the controller listens, so that its
+// first look at them finds them whole.
+func connect(ctx context.Context, d *daemon, socket string) (*sim.Site, error) {
+	ctx, cancel := context.WithTimeout(ctx, startWithin)
+	defer cancel()
+	for {
+		wires, err := sim.Dial(socket)
+		if err == nil {
+			return wires, nil
+		}
+		select {
+		case <-d.done:
+			return nil, d.died()
+		case <-ctx.Done():
+			return nil, fmt.Errorf("the controller does not listen: %w", err)
+		case <-time.After(connectEvery):
+		}
+	}
 }
 
 // await waits for what a program says when it is ready.

@@ -127,11 +127,13 @@ func (s *site) walk(ctx context.Context, room string) error {
 
 // force opens a door that nobody was granted.
 func (s *site) force(ctx context.Context) error {
-	before := s.screen.counted("forced")
+	forced, closed := s.screen.counted("forced"), s.screen.counted("closed")
 	if err := s.walk(ctx, "b"); err != nil {
 		return err
 	}
-	return s.screen.until(ctx, func() bool { return s.screen.count["forced"] == before+1 && len(s.screen.events) == 0 })
+	return s.screen.until(ctx, func() bool {
+		return s.screen.count["forced"] == forced+1 && s.screen.count["closed"] == closed+1 && len(s.screen.events) == 0
+	})
 }
 
 // hold holds a door open until that is an alarm.

@@ -214,3 +214,21 @@ func (e Epoch) CosignedSize() uint64 {
 	}
 	return c.Size
 }
+
+// Prove makes the proof of a record in the newest tree that is countersigned.
+func (s *Store) Prove(ctx context.Context, e Epoch, seq uint64) (visitorlog.Proof, error) {
+	if seq >= e.Size {
+		return visitorlog.Proof{}, fmt.Errorf("record %d: %w: %d are stored, from 0 on", seq, ErrNoRecord, e.Size)
+	}
+	if e.Cosigned == "" {
+		return visitorlog.Proof{}, fmt.Errorf("record %d: %w: nothing of the epoch is", seq, visitorlog.ErrNotCountersigned)
+	}
+	list, _, err := s.rows(ctx, e.log, int64(seq), int64(seq)+1)
+	if err != nil {
+		return visitorlog.Proof{}, err
+	}
+	if len(list) == 0 {
+		return visitorlog.Proof{}, fmt.Errorf("record %d: %w: it is missing", seq, ErrNoRecord)
+	}
+	return visitorlog.ProveRecord(e.Cosigned, visitorlog.Entry{Seq: seq, JWS: list[0].jws}, storedHashes{ctx, s.r, e.log})
+}
