@@ -235,6 +235,10 @@ func (l *Log) ready() error {
 		if err != nil {
 			return err
 		}
+		if w.tree.size < l.head.size || w.tree.size == l.head.size && w.tree != l.head {
+			w.close()
+			return &Fault{First: 0, Last: l.head.size - 1, What: "the database no longer holds what was promised"}
+		}
 		l.writer, l.head = w, w.tree
 		return nil
 	})

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -38,6 +39,14 @@ func (l *Log) establish(former *Head) error {
 	}
 	if err != nil {
 		return err
+	}
+	if why == "" && former != nil && former.Epoch == s.meta.Epoch {
+		if why, err = fallsShort(ctx, s, former); err != nil && !damaged(err) {
+			s.close()
+			return err
+		} else if err != nil {
+			why = "the database was damaged: " + err.Error()
+		}
 	}
 	if why == "" {
 		return l.resume(ctx, s, last)
@@ -179,6 +188,25 @@ func contradicts(ctx context.Context, s *store, r *Receipt, size int64) (why str
 	return "", nil
 }
 
+// fallsShort says in what a database lacks what this process has promised.
+func fallsShort(ctx context.Context, s *store, former *Head) (why string, err error) {
+	size, err := s.size(ctx)
+	if err != nil {
+		return "", err
+	}
+	if former.Size > uint64(size) {
+		return fmt.Sprintf("the database held %d records, though %d had been written to it", size, former.Size), nil
+	}
+	root, err := tlog.TreeHash(int64(former.Size), s.hashes(ctx))
+	if err != nil {
+		return "", err
+	}
+	if root.String() != former.Root {
+		return fmt.Sprintf("the database had another root at size %d than what had been written to it", former.Size), nil
+	}
+	return "", nil
+}
+
 // resume goes on with the epoch of a database that was found good.
 func (l *Log) resume(ctx context.Context, s *store, last *Receipt) error {
 	w, err := newWriter(s)
@@ -240,6 +268,7 @@ func (l *Log) begin(why string, former *Head) error {
 	if err != nil {
 		return err
 	}
+	carried := l.carry(ctx, aside)
 	s.meta = meta{Epoch: newEpoch(), Controller: l.o.Controller}
 	if last, err := readReceipt(l.dir); err == nil && last != nil {
 		s.meta.Receipt = receiptHead(last)
@@ -258,6 +287,7 @@ func (l *Log) begin(why string, former *Head) error {
 		return Draft{Type: EpochStarted, Data: Data{Former: former, Detail: clip(why, maxDetail)}}, nil
 	}}
 	err = w.transact(l.o, []*request{{rows: func(w *writer) error {
+		maps.Copy(w.pending, carried)
 		return w.exec(`INSERT INTO meta (key, value) VALUES (?, ?)`, metaKey, string(text))
 	}}, first})
 	if err == nil {
@@ -280,6 +310,29 @@ func (l *Log) begin(why string, former *Head) error {
 		l.log.Info("first epoch", "epoch", s.meta.Epoch)
 	}
 	return nil
+}
+
+// carry reads the state of the database that was set aside: what was used up
+// stays so, and what may not go backwards does not. A damaged database gives
+// what can still be read of it, one that is not this controller's nothing.
+func (l *Log) carry(ctx context.Context, aside string) map[string][]byte {
+	if aside == "" {
+		return nil
+	}
+	s, err := openStoreReadOnly(ctx, aside, l.o.Sealer)
+	if err != nil {
+		l.log.Error("state not carried over into the new epoch", "error", err)
+		return nil
+	}
+	defer s.close()
+	if s.meta.Controller != l.o.Controller {
+		return nil
+	}
+	state, err := s.state(ctx)
+	if err != nil {
+		l.log.Error("state not all carried over into the new epoch", "kept", len(state), "error", err)
+	}
+	return state
 }
 
 // clear makes room for a new database. One whose life never began is used as

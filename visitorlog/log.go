@@ -107,6 +107,9 @@ type Log struct {
 
 	ackMu sync.Mutex // one Acknowledge at a time
 
+	asideMu sync.Mutex
+	settled map[string]bool // databases set aside that owe nothing
+
 	// use is held for reading while somebody reads the database, and for
 	// writing while it is exchanged: a record never waits for a reader. It is
 	// taken before mu.
@@ -144,6 +147,7 @@ func Open(dir string, o Options) (*Log, error) {
 		quit:     make(chan struct{}),
 		stopped:  make(chan struct{}),
 		appended: make(chan struct{}),
+		settled:  make(map[string]bool),
 		reserve:  reserve{path: filepath.Join(dir, reserveFile)},
 	}
 	if l.log == nil {
@@ -268,7 +272,7 @@ func (l *Log) Entries(ctx context.Context, from uint64, max int) ([]Entry, error
 	}
 	rows, err := s.rows(ctx, int64(from), max)
 	if err != nil {
-		return nil, fmt.Errorf("read records: %w", err)
+		return nil, fmt.Errorf("read records: %w", asFault(err))
 	}
 	out := make([]Entry, 0, len(rows))
 	for i, row := range rows {
@@ -318,10 +322,31 @@ func (l *Log) rootAt(ctx context.Context, size uint64) (epoch string, root tlog.
 	default:
 		var s *store
 		if s, err = l.current(); err == nil {
-			root, err = tlog.TreeHash(int64(size), s.hashes(ctx))
+			root, err = earlierRoot(int64(size), head, s.hashes(ctx))
 		}
 	}
-	return epoch, root, err
+	return epoch, root, asFault(err)
+}
+
+// earlierRoot computes an earlier root from stored nodes, and holds it to the
+// present one: a damaged node must not become a signed checkpoint.
+func earlierRoot(size int64, head tree, r tlog.HashReader) (tlog.Hash, error) {
+	root, err := tlog.TreeHash(size, r)
+	if err != nil || size == 0 {
+		return root, err
+	}
+	present, err := head.root()
+	if err != nil {
+		return tlog.Hash{}, err
+	}
+	proof, err := tlog.ProveTree(head.size, size, r)
+	if err != nil {
+		return tlog.Hash{}, err
+	}
+	if tlog.CheckTree(proof, head.size, present, size, root) != nil {
+		return tlog.Hash{}, &Fault{First: 0, Last: head.size - 1, What: "a tree node over them is not the hash of what is under it"}
+	}
+	return root, nil
 }
 
 // ProveRecord proves that the tree of the first size records holds the record
@@ -373,6 +398,21 @@ func (l *Log) LastReceipt() (r Receipt, ok bool) {
 		return Receipt{}, false
 	}
 	return *l.receipt, true
+}
+
+// KnownReceipt returns the newest receipt of whichever epoch: what it says of
+// time and policy holds in a new epoch too.
+func (l *Log) KnownReceipt() (r Receipt, ok bool) {
+	l.ackMu.Lock()
+	defer l.ackMu.Unlock()
+	if r, ok := l.LastReceipt(); ok {
+		return r, true
+	}
+	last, err := readReceipt(l.dir)
+	if err != nil || last == nil {
+		return Receipt{}, false
+	}
+	return *last, true
 }
 
 // Acknowledge keeps a receipt, in the database and in a file that survives
@@ -455,6 +495,56 @@ func (l *Log) Reconcile(ctx context.Context, r Receipt) (newEpoch bool, err erro
 		})
 	}})
 	return newEpoch && err == nil, err
+}
+
+// Damaged is for whoever could not read back what the log holds (a *Fault of
+// Entries, Root or Checkpoint): the log looks for itself at all that the CRM
+// has not countersigned. If it is damaged, the database is set aside and a new
+// epoch begins, as at a start; what can still be read of it is Owing.
+func (l *Log) Damaged(ctx context.Context) (newEpoch bool, err error) {
+	l.ackMu.Lock()
+	defer l.ackMu.Unlock()
+	epoch, err := l.examineOutbox(ctx)
+	if !damaged(err) {
+		return false, err
+	}
+	why := "the database was damaged: " + err.Error()
+	err = l.do(ctx, &request{alone: func() error {
+		return l.exchange(func() error {
+			if l.opening.Epoch != epoch {
+				return nil // the database was exchanged meanwhile
+			}
+			newEpoch = true
+			return l.replace(why, l.former())
+		})
+	}})
+	return newEpoch && err == nil, err
+}
+
+// examineOutbox holds the records without a receipt to their leaves and nodes.
+func (l *Log) examineOutbox(ctx context.Context) (epoch string, err error) {
+	l.use.RLock()
+	defer l.use.RUnlock()
+	epoch, head := l.published()
+	s, err := l.current()
+	if err != nil {
+		return epoch, err
+	}
+	last, ok := l.LastReceipt()
+	t, err := loadTree(int64(last.Size), s.hashes(ctx))
+	if err != nil {
+		return epoch, err
+	}
+	if root, err := t.root(); ok && (err != nil || root != last.Root) {
+		return epoch, &Fault{First: 0, Last: t.size - 1, What: "a tree node over them is not the hash of what is under it"}
+	}
+	if err := s.recompute(ctx, t, head.size, nil, nil); err != nil {
+		return epoch, err
+	}
+	if *t != head {
+		return epoch, &Fault{First: 0, Last: head.size - 1, What: "they are not what was promised"}
+	}
+	return epoch, nil
 }
 
 // Run does what a log needs beside appending, until ctx ends: it verifies the

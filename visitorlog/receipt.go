@@ -129,8 +129,10 @@ func parseReceipt(text []byte) (Receipt, error) {
 
 // readReceipt reads the receipt beside the database; nil without an error if
 // there is none.
-func readReceipt(dir string) (*Receipt, error) {
-	text, err := os.ReadFile(filepath.Join(dir, receiptFile))
+func readReceipt(dir string) (*Receipt, error) { return readReceiptAt(filepath.Join(dir, receiptFile)) }
+
+func readReceiptAt(path string) (*Receipt, error) {
+	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -147,7 +149,10 @@ func readReceipt(dir string) (*Receipt, error) {
 // writeReceipt replaces the file durably: whatever happens, the old one or
 // the new one is there afterwards, whole.
 func writeReceipt(dir string, r Receipt) error {
-	path := filepath.Join(dir, receiptFile)
+	return writeReceiptAt(filepath.Join(dir, receiptFile), r)
+}
+
+func writeReceiptAt(path string, r Receipt) error {
 	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -163,7 +168,7 @@ func writeReceipt(dir string, r Receipt) error {
 		err = os.Rename(f.Name(), path)
 	}
 	if err == nil {
-		err = syncDir(dir)
+		err = syncDir(filepath.Dir(path))
 	}
 	if err != nil {
 		os.Remove(f.Name())

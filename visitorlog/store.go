@@ -236,6 +236,25 @@ type stored struct {
 	body []byte
 }
 
+// state reads all states; with an error, those that could be read.
+func (s *store) state(ctx context.Context) (map[string][]byte, error) {
+	state := make(map[string][]byte)
+	rows, err := s.read.QueryContext(ctx, `SELECT key, value FROM state`)
+	if err != nil {
+		return state, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var key string
+		var value []byte
+		if err := rows.Scan(&key, &value); err != nil {
+			return state, err
+		}
+		state[key] = value
+	}
+	return state, rows.Err()
+}
+
 // rows reads up to limit records from a sequence on.
 func (s *store) rows(ctx context.Context, from int64, limit int) ([]stored, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT seq, leaf, body FROM rec WHERE seq >= ? ORDER BY seq LIMIT ?`, from, limit)

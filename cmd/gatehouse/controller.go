@@ -169,7 +169,7 @@ func (c *controller) openRecords(context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("visitor log: %w", err)
 	}
-	if r, ok := c.records.LastReceipt(); ok {
+	if r, ok := c.records.KnownReceipt(); ok {
 		c.clock.SetFloor(r.Time)
 	}
 	return nil
@@ -261,7 +261,7 @@ func (c *controller) policyFloor(ctx context.Context) (floor uint64, err error) 
 	if len(b) == 8 {
 		floor = binary.BigEndian.Uint64(b)
 	}
-	if r, ok := c.records.LastReceipt(); ok {
+	if r, ok := c.records.KnownReceipt(); ok {
 		floor = max(floor, r.PolicyVersion)
 	}
 	return floor, nil

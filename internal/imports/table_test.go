@@ -35,7 +35,7 @@ var table = map[string][]string{
 	"internal/config":     {"badge", "access", "drivers", "internal/loopback"},
 	"internal/imports":    {},
 	"internal/keys":       {},
-	"internal/logview":    {"visitorlog", "visitorlog/central", "access", "internal/cli"},
+	"internal/logview":    {"visitorlog", "visitorlog/central", "access", "internal/cli", "internal/keys"},
 	"internal/loopback":   {},
 	"internal/metrics":    {"internal/loopback"},
 	"internal/pki":        {"internal/keys"},
