@@ -81,7 +81,7 @@ var reasons = [...]ReasonText{
 		"The person has a right to this door, but not at this time.",
 		"Come back within the schedule, or have the schedule changed if it is wrong."},
 	{ReasonGrantedBreakGlass, true, true,
-		"A break-glass credential opened a door that was otherwise denied; an alarm was raised.",
+		"A break-glass credential opened a door that would have stayed locked; an alarm was raised.",
 		"Find out at once who used it and why, and review the use afterwards."},
 	{ReasonGranted, true, true,
 		"Everything that the rules ask for was met.",

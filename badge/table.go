@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/gatehouse-acs/gatehouse/internal/spelling"
 )
 
 // Table is a set of formats. It may be read by several goroutines once the
@@ -93,7 +95,7 @@ func (t *Table) Find(name string) (*Format, error) {
 	nearest := 2 // letters that may be wrong
 	for _, f := range t.formats {
 		other := strings.ToLower(f.Name())
-		d := distance(other, low)
+		d := spelling.Distance(other, low)
 		if low != "" && strings.Contains(other, low) {
 			d = 0
 		}
@@ -120,26 +122,4 @@ func orList(names []string) string {
 	}
 	last := len(names) - 1
 	return strings.Join(names[:last], ", ") + " or " + names[last]
-}
-
-// distance is the number of letters to change, add or leave out to make a
-// into b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -272,10 +272,10 @@ func (l *loop) run(ctx context.Context) {
 		case f := <-l.work:
 			f(l)
 		case <-timer.C:
+			l.step(Tick{}) // first: it may end the time for which the strike is tried again
 			if !l.retryAt.IsZero() && !time.Now().Before(l.retryAt) {
 				l.move()
 			}
-			l.step(Tick{})
 		}
 	}
 }

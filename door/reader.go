@@ -42,6 +42,7 @@ func (d *Door) read(ctx context.Context, parts *sync.WaitGroup, r *ReaderConfig)
 			}
 			return nil
 		})
+		healthy() // Read has not got so far if it panicked
 		if err == nil || ctx.Err() != nil {
 			continue
 		}
@@ -219,7 +220,8 @@ func (d *Door) present(ctx context.Context, parts *sync.WaitGroup, r *ReaderConf
 	result := make(chan appended, 1)
 	parts.Go(func() {
 		defer func() { <-d.slow }()
-		result <- d.append(ctx, read, who, first.BreakGlass, more)
+		reserved := first.Granted && who.entry.BreakGlass
+		result <- d.append(ctx, read, who, reserved, more)
 	})
 
 	delayed := time.NewTimer(delayedAfter)
@@ -241,9 +243,9 @@ func (d *Door) present(ctx context.Context, parts *sync.WaitGroup, r *ReaderConf
 }
 
 // append decides inside the log's transaction.
-func (d *Door) append(ctx context.Context, read badge.Read, who presented, breakGlass bool, more string) appended {
+func (d *Door) append(ctx context.Context, read badge.Read, who presented, reserved bool, more string) appended {
 	write := d.cfg.Log.Append
-	if breakGlass {
+	if reserved {
 		write = d.cfg.Log.AppendReserved
 	}
 	a := appended{who: who}
@@ -289,6 +291,10 @@ func (d *Door) unrecorded(ctx context.Context, who *presented, err error, result
 		return // the controller stops: nothing was decided
 	}
 	dec := d.decide(who)
+	if dec.Granted && who.entry.BreakGlass {
+		// Not a cause of Decide's, but the glass is broken here too.
+		dec.BreakGlass, dec.Reason = true, access.ReasonGrantedBreakGlass
+	}
 	d.logDecision(who, dec, "error", err)
 	p := d.late(who, dec)
 	p.decides, p.result, p.reserved = who.grant(dec), result, dec.BreakGlass

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -114,20 +115,31 @@ func (r *recorder) head(now time.Time) (p *pending, next time.Time) {
 	if len(r.queue) == 0 {
 		return nil, r.like.next()
 	}
+	// What may use the space that is kept does not wait on a full disk for
+	// what may not.
+	if i := slices.IndexFunc(r.queue, func(p *pending) bool { return p.reserved }); i > 0 {
+		first := r.queue[i]
+		copy(r.queue[1:], r.queue[:i])
+		r.queue[0] = first
+	}
 	return r.queue[0], time.Time{}
 }
 
-// written takes the head off the queue.
-func (r *recorder) written() {
+// written takes the head off the queue; it is there no more, or lost.
+func (r *recorder) written(lost bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.queue[0] = nil
 	r.queue = r.queue[1:]
+	if lost {
+		r.lost++
+		r.lostEver++
+	}
 	if r.lost > 0 && len(r.queue) < maxPending {
 		now := time.Now()
 		r.queue = append(r.queue, &pending{at: now, wall: now, draft: visitorlog.Draft{
 			Type: visitorlog.Gap,
-			Data: visitorlog.Data{Door: r.door, Detail: fmt.Sprintf("%d records were lost while the log could not be written", r.lost)},
+			Data: visitorlog.Data{Door: r.door, Detail: fmt.Sprintf("%d records could not be written and were lost", r.lost)},
 		}})
 		r.lost = 0
 	}
@@ -154,9 +166,13 @@ func (r *recorder) run(ctx context.Context, report func(error)) {
 		err := r.write(ctx, p)
 		switch {
 		case err == nil:
-			r.written()
+			r.written(false)
 			report(nil)
 			wait = 0
+		case errors.Is(err, visitorlog.ErrDraft):
+			// It would be refused again, and those behind it must not wait.
+			r.logger.Error("record lost", "type", string(p.draft.Type), "error", err)
+			r.written(p.draft.Type != visitorlog.Gap) // one gap tells of all that are lost
 		case ctx.Err() != nil:
 		default:
 			if wait == 0 {
@@ -187,11 +203,11 @@ func (r *recorder) flush(within time.Duration) {
 			attrs := append([]any{"type", string(p.draft.Type), "error", err}, grantAttrs(p.cause)...)
 			r.logger.Error("record lost", attrs...)
 		}
-		r.written()
+		r.written(false)
 	}
 }
 
-// write makes one record durable. Nil means that it needs no further attempt.
+// write makes one record durable.
 func (r *recorder) write(ctx context.Context, p *pending) error {
 	if p.result != nil {
 		select {
@@ -214,11 +230,6 @@ func (r *recorder) write(ctx context.Context, p *pending) error {
 		entry, err = appendRecord(ctx, func(*visitorlog.Tx) (visitorlog.Draft, error) { return r.complete(p), nil })
 		return err
 	})
-	if errors.Is(err, visitorlog.ErrDraft) {
-		// It would be refused again, and those behind it must not wait.
-		r.logger.Error("record lost", "type", string(p.draft.Type), "error", err)
-		return nil
-	}
 	if err == nil {
 		r.done(p, entry)
 	}

@@ -54,7 +54,7 @@ func TestRecordsWaitInOrderAndThoseThatFindNoRoomAreCounted(t *testing.T) {
 				t.Fatalf("record %d: %s", i, recordLine(e))
 			}
 		}
-		if last := all[maxPending].Record; last.Type != visitorlog.Gap || !strings.HasPrefix(last.Data.Detail, "7 records were lost") {
+		if last := all[maxPending].Record; last.Type != visitorlog.Gap || !strings.HasPrefix(last.Data.Detail, "7 records could not be written") {
 			t.Errorf("the gap is recorded as %+v", last)
 		}
 		if want := []string{errDisk.Error(), "<nil>"}; !slices.Equal(reports[:2], want) {

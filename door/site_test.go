@@ -294,18 +294,3 @@ func TestAtASiteEveryRecordIsAcceptedByTheLog(t *testing.T) {
 	}
 	p.until(sim.Locked)
 }
-
-// BenchmarkSwipeToStrike is a card at the virtual reader until the strike's
-// command at the site, with the decision durable in between.
-func BenchmarkSwipeToStrike(b *testing.B) {
-	p := newPlace(b)
-	for i := 0; b.Loop(); i++ {
-		p.must(p.site.Swipe("in", p.cards[i%2])) // the same card again would be taken for one that stayed
-		p.until(sim.Unlocked)
-		b.StopTimer()
-		p.must(p.site.Set("contact", true))
-		p.must(p.site.Set("contact", false))
-		p.until(sim.Locked)
-		b.StartTimer()
-	}
-}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"runtime"
 	"testing"
 	"time"
 
@@ -55,18 +54,6 @@ func (s *site) importLarge(n int) time.Duration {
 		s.t.Fatal(err)
 	}
 	return time.Since(started)
-}
-
-func BenchmarkImport(b *testing.B) {
-	s := newSite(b)
-	var took time.Duration
-	for b.Loop() {
-		took += s.importLarge(benchRows)
-	}
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	b.ReportMetric(float64(b.N)*benchRows/took.Seconds(), "rows/s")
-	b.ReportMetric(float64(m.Sys)/(1<<20), "MiB-from-the-system")
 }
 
 // BenchmarkLookup compares lookups at a million rows with bare point lookups
@@ -123,7 +110,7 @@ func BenchmarkLookup(b *testing.B) {
 		}
 	}
 	rate := func(d time.Duration) float64 { return float64(n) * turn / d.Seconds() }
-	b.ReportMetric(rate(ours), "lookups/s")
-	b.ReportMetric(rate(bare), "bare-lookups/s")
-	b.ReportMetric(rate(ours)/rate(bare), "of-bare")
+	b.ReportMetric(rate(ours), "got-lookups/s")
+	b.ReportMetric(rate(bare), "limit-lookups/s")
+	b.ReportMetric(0.7, "min-ratio")
 }

@@ -24,6 +24,10 @@ import (
 // order of their keys, so that a page is finished before the next begins.
 const buildCacheKiB = 8192
 
+// maxVersion is the highest version that a record can name: every JSON reader
+// keeps it exact.
+const maxVersion = 1<<53 - 1
+
 // Import is the making of a new allowlist. At most one goes on in a folder.
 type Import struct {
 	path    string
@@ -123,6 +127,9 @@ func (i *Import) Apply(ctx context.Context, p *Plan, o ApplyOptions) (_ Manifest
 	}()
 	if err := removeIfThere(aside); err != nil { // left by an import that was killed
 		return Manifest{}, err
+	}
+	if o.Above >= maxVersion {
+		return Manifest{}, fmt.Errorf("version %d is too high: a record can name one up to %d", o.Above, uint64(maxVersion))
 	}
 	m := Manifest{V: 1, Type: manifestType, Version: o.Above + 1, Created: o.Now.UTC().Truncate(time.Second), Count: uint64(p.size())}
 	if i.present != nil {

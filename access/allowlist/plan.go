@@ -18,6 +18,7 @@ const (
 	maxFaults      = 50        // how many faults are kept; the rest are counted
 	maxCredentials = 5_000_000 // some 200 bytes of memory each while they are imported
 	maxText        = 200       // bytes in a name or a visit's field
+	maxIDForm      = 64        // characters in a form of identification
 	progressEvery  = 1000
 	chunkRows      = 1 << 14
 )
@@ -368,8 +369,20 @@ func (p *planner) visit(line int, kind uint8, v access.Visit) *access.Visit {
 	if kinds[kind] == access.Staff {
 		p.faults.add(line, "host, organisation, purpose, escort, authoriser and id_form are for visitors and contractors, not for staff")
 	}
+	// The log refuses a record that says anything else of a visit.
 	for i, name := range visitNames {
-		p.checkText(line, name, *visitFields(&v)[i])
+		switch s := *visitFields(&v)[i]; name {
+		case "host", "escort", "authoriser":
+			if s != "" && !validName(s) {
+				p.faults.add(line, "%s %s: it is the id of a person, 1 to 64 letters, digits, dots, dashes and underscores; it stands in records, so it should not be a name", name, quote(s))
+			}
+		case "id_form":
+			if p.checkText(line, name, s); utf8.RuneCountInString(s) > maxIDForm {
+				p.faults.add(line, "id_form is longer than %d characters: name the sort of document, such as passport, and not its number", maxIDForm)
+			}
+		default:
+			p.checkText(line, name, s)
+		}
 	}
 	return &v
 }
