@@ -48,6 +48,9 @@ type request struct {
 // commit; an error or a panic of write spoils only its own record, and
 // nothing that it set is kept.
 //
+// If the database turns out to be damaged, write is called once more, for the
+// one that takes its place.
+//
 // Append returns after the record is durable. An error means that nothing was
 // promised. The end of ctx is heeded only until the writer has begun.
 func (l *Log) Append(ctx context.Context, write func(*Tx) (Draft, error)) (Entry, error) {
@@ -126,6 +129,12 @@ func (l *Log) commit(batch []*request) bool {
 		return true
 	}
 	err := l.attempt(batch)
+	if damaged(err) {
+		// It has been let go of; the next attempt examines it, and begins a new
+		// epoch if it must.
+		l.log.Error("log not written", "error", err)
+		err = l.attempt(batch)
+	}
 	if err != nil {
 		l.log.Error("log not written", "error", err, "waiting", len(batch))
 		if outOfSpace(err) {
@@ -186,7 +195,7 @@ func (l *Log) attempt(batch []*request) error {
 	if err != nil {
 		l.dropWriter()
 		if damaged(err) {
-			// The next batch examines it, and sets it aside if it must.
+			// The next attempt examines it, and sets it aside if it must.
 			err = errors.Join(err, l.exchange(l.forget))
 		}
 		return err

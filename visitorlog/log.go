@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -261,36 +262,50 @@ func (l *Log) current() (*store, error) {
 }
 
 // Entries returns up to max records of the present epoch from a sequence on,
-// each held to its leaf hash. Where a record is damaged it returns those
+// each held to its leaf hash. One whose content this program does not accept
+// has no Record: it was written all the same, by this program or another, and
+// must not hold up those behind it. Where a record is damaged it returns those
 // before it, or a *Fault if it is the first.
 func (l *Log) Entries(ctx context.Context, from uint64, max int) ([]Entry, error) {
+	_, out, err := l.read(ctx, from, max, math.MaxInt, (*store).signed)
+	return out, err
+}
+
+// Signed is Entries without the Records, which cost more to parse than all the
+// rest, and with the epoch that they are of. It reads no more than it takes to
+// come to size bytes.
+func (l *Log) Signed(ctx context.Context, from uint64, max, size int) (epoch string, _ []Entry, err error) {
+	return l.read(ctx, from, max, size, (*store).sealed)
+}
+
+func (l *Log) read(ctx context.Context, from uint64, max, size int, entry func(*store, stored) (Entry, error)) (epoch string, out []Entry, err error) {
 	l.use.RLock()
 	defer l.use.RUnlock()
 	s, err := l.current()
 	if err != nil || from > maxSize {
-		return nil, err
+		return "", nil, err
 	}
-	rows, err := s.rows(ctx, int64(from), max)
+	rows, err := s.rowsWithin(ctx, int64(from), max, size)
 	if err != nil {
-		return nil, fmt.Errorf("read records: %w", asFault(err))
+		return "", nil, fmt.Errorf("read records: %w", asFault(err))
 	}
-	out := make([]Entry, 0, len(rows))
+	out = make([]Entry, 0, len(rows))
 	for i, row := range rows {
 		var e Entry
 		if want := int64(from) + int64(i); row.seq != want {
 			err = recordFault(want, "it is missing")
 		} else {
-			e, err = s.entry(row)
+			e, err = entry(s, row)
 		}
 		if err != nil {
 			if len(out) > 0 {
-				return out, nil
+				break
 			}
-			return nil, err
+			return "", nil, err
 		}
 		out = append(out, e)
 	}
-	return out, nil
+	return s.meta.Epoch, out, nil
 }
 
 // Checkpoint signs a checkpoint of the first size records of the present

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -67,6 +68,36 @@ func (r Receipt) check() error {
 		return fmt.Errorf("receipt: time %v is out of range", r.Time)
 	case !jwsForm.MatchString(r.JWS):
 		return errors.New("receipt: not a compact JWS")
+	}
+	return nil
+}
+
+// VerifyReceipt says what is wrong with a receipt that was kept: that the CRM
+// has not signed it, or has signed something else than it says.
+func VerifyReceipt(r Receipt, controller string, v Verifier) error {
+	payload, err := v.Verify(r.JWS)
+	if err != nil {
+		return fmt.Errorf("is not signed by the CRM: %w", err)
+	}
+	var signed struct {
+		Controller    string    `json:"controller"`
+		Epoch         string    `json:"epoch"`
+		Size          uint64    `json:"size"`
+		Checkpoint    string    `json:"checkpoint"`
+		PolicyVersion uint64    `json:"policy_version"`
+		Time          time.Time `json:"time"`
+	}
+	if err := json.Unmarshal(payload, &signed); err != nil {
+		return fmt.Errorf("cannot be read: %w", err)
+	}
+	same := signed.Controller == controller && signed.Epoch == r.Epoch && signed.Size == r.Size &&
+		signed.PolicyVersion == r.PolicyVersion && signed.Time.Equal(r.Time)
+	if same && r.Size > 0 {
+		c, err := readCheckpoint(signed.Checkpoint)
+		same = err == nil && c.Origin == Origin(controller, r.Epoch) && c.Size == r.Size && c.Root == r.Root
+	}
+	if !same {
+		return errors.New("is not what the CRM has signed")
 	}
 	return nil
 }

@@ -88,7 +88,9 @@ func (r *reserve) take(size int64) (err error) {
 			r.size = size
 		}
 	}()
-	err = unix.Fallocate(int(f.Fd()), 0, 0, size)
+	for err = unix.EINTR; errors.Is(err, unix.EINTR); { // Go's own signals interrupt it
+		err = unix.Fallocate(int(f.Fd()), 0, 0, size)
+	}
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		_, err = f.Write(make([]byte, size))
 	}

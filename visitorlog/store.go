@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -257,18 +258,24 @@ func (s *store) state(ctx context.Context) (map[string][]byte, error) {
 
 // rows reads up to limit records from a sequence on.
 func (s *store) rows(ctx context.Context, from int64, limit int) ([]stored, error) {
+	return s.rowsWithin(ctx, from, limit, math.MaxInt)
+}
+
+// rowsWithin is rows, and ends after the body that brings them to size bytes.
+func (s *store) rowsWithin(ctx context.Context, from int64, limit, size int) ([]stored, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT seq, leaf, body FROM rec WHERE seq >= ? ORDER BY seq LIMIT ?`, from, limit)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	var out []stored
-	for rows.Next() {
+	for size > 0 && rows.Next() {
 		var r stored
 		if err := rows.Scan(&r.seq, &r.leaf, &r.body); err != nil {
 			return nil, err
 		}
 		out = append(out, r)
+		size -= len(r.body)
 	}
 	return out, rows.Err()
 }
@@ -285,6 +292,21 @@ func (s *store) unseal(r stored) (jws string, leaf tlog.Hash, err error) {
 		return "", leaf, recordFault(r.seq, "its leaf hash is not that of its body")
 	}
 	return string(body), leaf, nil
+}
+
+// signed is a stored record, held to its leaf, with its content if that is
+// acceptable. What was sealed for this place is of this place.
+func (s *store) signed(r stored) (Entry, error) {
+	if e, err := s.entry(r); err == nil {
+		return e, nil
+	}
+	return s.sealed(r)
+}
+
+// sealed is a stored record, held to its leaf, without its content.
+func (s *store) sealed(r stored) (Entry, error) {
+	jws, leaf, err := s.unseal(r)
+	return Entry{Seq: uint64(r.seq), Leaf: leaf, JWS: jws}, err
 }
 
 // entry is a stored record, held to its leaf and its place, its signature

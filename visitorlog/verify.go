@@ -60,7 +60,7 @@ type VerifyOptions struct {
 	Verifier     Verifier // used by several goroutines at once
 	NoteVerifier func(origin string) (note.Verifier, error)
 	Sealer       Sealer
-	Receipts     Verifier                // of the CRM's receipts; nil: their signatures are not checked
+	Receipts     Verifier                // of the CRM's receipts; nil: what they say is held to the tree alone
 	Controller   string                  // "": whatever the database says
 	Progress     func(done, total int64) // nil: silent; counts records
 	Leisurely    bool                    // leave most of a processor to the doors
@@ -449,8 +449,8 @@ func (s *store) checkReceipt(ctx context.Context, r Receipt, size int64, o Verif
 		return fault("has another root than the tree")
 	}
 	if o.Receipts != nil {
-		if _, err := o.Receipts.Verify(r.JWS); err != nil {
-			return fault("is not signed by the CRM: " + err.Error())
+		if err := VerifyReceipt(r, s.meta.Controller, o.Receipts); err != nil {
+			return fault(err.Error())
 		}
 	}
 	return nil

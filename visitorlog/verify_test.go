@@ -3,6 +3,8 @@ package visitorlog
 import (
 	"context"
 	"database/sql"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -431,6 +433,62 @@ func TestAFaultNamesItsRecords(t *testing.T) {
 	} {
 		if got := fmt.Sprint(f); got != want {
 			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// signedByCRM takes a JWS for what stands in its middle, unless it ends in x.
+type signedByCRM struct{}
+
+func (signedByCRM) Verify(jws string) ([]byte, error) {
+	if strings.HasSuffix(jws, "x") {
+		return nil, errors.New("bad signature")
+	}
+	return Payload(jws)
+}
+
+func TestAReceiptCountsForWhatTheCRMHasSignedAlone(t *testing.T) {
+	p := newPatient(t)
+	p.o.Receipts = signedByCRM{}
+	var root []byte
+	var when, checkpoint string
+	if err := p.db.QueryRow(`SELECT root, time, checkpoint FROM receipt`).Scan(&root, &when, &checkpoint); err != nil {
+		t.Fatal(err)
+	}
+	sign := func(change func(map[string]any)) string {
+		m := map[string]any{"controller": p.s.meta.Controller, "epoch": p.s.meta.Epoch, "size": 33, "checkpoint": checkpoint, "policy_version": 7, "time": when}
+		change(m)
+		b, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "e30." + base64.RawURLEncoding.EncodeToString(b) + ".e30"
+	}
+	good := sign(func(map[string]any) {})
+	for _, tt := range []struct{ name, jws, want string }{
+		{"as signed", good, ""},
+		{"unsigned", good + "x", "is not signed by the CRM"},
+		{"of fewer records", sign(func(m map[string]any) { m["size"] = 32 }), "is not what the CRM has signed"},
+		{"of another epoch", sign(func(m map[string]any) { m["epoch"] = testEpoch }), "is not what the CRM has signed"},
+		{"of another controller", sign(func(m map[string]any) { m["controller"] = "south-9" }), "is not what the CRM has signed"},
+		{"of another tree", sign(func(m map[string]any) { m["checkpoint"] = strings.Replace(checkpoint, "\n33\n", "\n32\n", 1) }), "is not what the CRM has signed"},
+		{"of another time", sign(func(m map[string]any) { m["time"] = "2026-01-02T03:04:05Z" }), "is not what the CRM has signed"},
+		{"of another policy", sign(func(m map[string]any) { m["policy_version"] = 8 }), "is not what the CRM has signed"},
+	} {
+		r, err := p.s.newestReceipt(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.JWS = tt.jws
+		if err := writeReceipt(p.dir, *r); err != nil {
+			t.Fatal(err)
+		}
+		p.exec(`UPDATE receipt SET jws = ?`, tt.jws)
+		switch f := p.fault(); {
+		case tt.want == "" && f != nil:
+			t.Errorf("%s: %v", tt.name, f)
+		case tt.want != "" && (f == nil || !strings.Contains(f.What, tt.want)):
+			t.Errorf("%s: found %v, want %q", tt.name, f, tt.want)
 		}
 	}
 }

@@ -73,6 +73,7 @@ type Bus struct {
 
 	mu      sync.Mutex
 	closed  bool
+	used    bool          // somebody reads or watches: all devices were given out
 	site    *session      // nil: nobody is connected
 	changed chan struct{} // closed and replaced when anything below or above changes
 	conns   map[net.Conn]bool
@@ -297,6 +298,7 @@ type Reader struct {
 func (r *Reader) Read(ctx context.Context) (badge.Read, error) {
 	for {
 		r.bus.mu.Lock()
+		r.bus.used = true
 		err, changed := r.bus.fault(r.line), r.bus.changed
 		if len(r.reads) == 0 && r.lost > 0 && err == nil {
 			err = fmt.Errorf("line %q: %d frames were lost", r.line, r.lost)
@@ -345,7 +347,7 @@ func (in *Input) Watch(ctx context.Context, changed func(active bool)) error {
 		b.mu.Unlock()
 		return fmt.Errorf("line %q is already watched", in.line)
 	}
-	in.watched = true
+	b.used, in.watched = true, true
 	in.pending = nil
 	err := b.fault(in.line)
 	if err == nil {
@@ -576,6 +578,9 @@ func (b *Bus) happen(m fromSite) error {
 		return fmt.Errorf("the site's first line came twice")
 	case m.Frame != nil:
 		r, ok := b.readers[m.Line]
+		if !ok && !b.used {
+			return nil // the controller is still starting: nobody reads the card
+		}
 		if !ok {
 			return fmt.Errorf("line %q has no reader", m.Line)
 		}

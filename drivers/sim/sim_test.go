@@ -50,6 +50,17 @@ func open(t testing.TB, path string) *sim.Bus {
 	return b
 }
 
+// started gives out a reader and begins to use it, as a controller does once
+// it has all its devices.
+func started(t *testing.T, b *sim.Bus, line string) {
+	r := must[*sim.Reader](t)(b.Reader(&sim.Device{Line: line}))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := r.Read(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+}
+
 func dial(t testing.TB, path string, active ...string) *world {
 	s, err := sim.Dial(path, active...)
 	if err != nil {
@@ -376,7 +387,7 @@ func TestASiteThatBreaksTheRulesIsToldWhyAndCutOff(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := socket(t)
 			b := open(t, path)
-			must[*sim.Reader](t)(b.Reader(&sim.Device{Line: "in"}))
+			started(t, b, "in")
 			conn, err := net.Dial("unix", path)
 			if err != nil {
 				t.Fatal(err)
@@ -405,9 +416,76 @@ func TestASecondSiteIsRefused(t *testing.T) {
 	}
 }
 
+// A controller that was killed starts again under a site that goes on: it
+// listens before all its devices are given out.
+func TestASiteIsNotRefusedForAReaderThatIsNotGivenOutYet(t *testing.T) {
+	path := socket(t)
+	b := open(t, path)
+	w := dial(t, path)
+	if err := w.Swipe("in", frame(t, "1")); err != nil {
+		t.Fatal(err)
+	}
+	r := must[*sim.Reader](t)(b.Reader(&sim.Device{Line: "in"}))
+	read := make(chan error, 1)
+	go func() { _, err := r.Read(t.Context()); read <- err }()
+	for { // until it was read; the first may have come too early
+		if err := w.Swipe("in", frame(t, "1")); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-read:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// A controller that is killed may leave half a line. The site waits for the
+// next one all the same.
+func TestALineCutShortIsNoRefusal(t *testing.T) {
+	path := socket(t)
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed := make(chan error, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err == nil {
+			_, err = bufio.NewReader(conn).ReadString('\n')
+		}
+		if err == nil {
+			_, err = io.WriteString(conn, "{\"welcome\":1}\n{\"line\":\"a.str")
+			conn.Close()
+		}
+		killed <- errors.Join(err, l.Close())
+	}()
+	w := dial(t, path)
+	if err := <-killed; err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, path)
+	r := must[*sim.Reader](t)(b.Reader(&sim.Device{Line: "in"}))
+	for w.Swipe("in", frame(t, "1")) != nil {
+		if err := w.Err(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := r.Read(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestARefusedSiteSaysWhy(t *testing.T) {
 	path := socket(t)
-	open(t, path)
+	started(t, open(t, path), "in")
 	w := dial(t, path)
 	if err := w.Swipe("nowhere", frame(t, "1")); err != nil {
 		t.Fatal(err)

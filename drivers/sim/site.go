@@ -186,6 +186,7 @@ func (s *Site) connect() (*bufio.Scanner, error) {
 
 	lines := bufio.NewScanner(conn)
 	lines.Buffer(make([]byte, 0, 512), maxLine+1)
+	lines.Split(wholeLines)
 	if !lines.Scan() {
 		err = errors.New("the controller closed the connection")
 		if lines.Err() != nil {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -193,6 +194,15 @@ func parseBus(line []byte) (fromBus, error) {
 		return fromBus{}, fmt.Errorf("a line is a welcome, an error or one output")
 	}
 	return m, nil
+}
+
+// wholeLines is bufio.ScanLines but for a last line without its end: that was
+// cut short when the other end was killed, and says nothing.
+func wholeLines(data []byte, atEOF bool) (advance int, line []byte, err error) {
+	if atEOF && !bytes.ContainsRune(data, '\n') {
+		return len(data), nil, nil
+	}
+	return bufio.ScanLines(data, atEOF)
 }
 
 // decodeStrict reads exactly one JSON object without unknown fields.

@@ -40,14 +40,14 @@ type Options struct {
 	Logger    *slog.Logger
 
 	Queue   int     // messages waiting, of each controller; default 32
-	Rate    float64 // messages a second that are taken of each controller; default 200
+	Rate    float64 // messages a second that are taken of each controller; default 250
 	Burst   int     // messages taken at once beyond that; default 400
-	Workers int     // controllers served at the same time; default GOMAXPROCS
+	Workers int     // messages dealt with or answered at the same time; default 4 × GOMAXPROCS
 }
 
 const (
 	defaultQueue = 32
-	defaultRate  = 200
+	defaultRate  = 250 // above an uplink at work
 	defaultBurst = 400
 
 	// maxQueued bounds the bytes that wait over all controllers.
@@ -131,7 +131,7 @@ func New(o Options) *Ingester {
 		o.Burst = defaultBurst
 	}
 	if o.Workers <= 0 {
-		o.Workers = runtime.GOMAXPROCS(0)
+		o.Workers = 4 * runtime.GOMAXPROCS(0) // they wait for the disk and the broker
 	}
 	return &Ingester{
 		o: o, lanes: map[string]*lane{}, wake: make(chan struct{}, o.Workers),
@@ -282,8 +282,11 @@ func (in *Ingester) work(ctx context.Context) {
 			}
 			continue
 		}
-		in.handle(ctx, l.controller, q)
+		answer := in.handle(ctx, l.controller, q)
+		// Others may go on with the lane while this one waits for the broker.
+		// Receipts may so overtake each other: each says all that counts.
 		in.release(l)
+		answer()
 	}
 }
 
@@ -318,7 +321,8 @@ func (in *Ingester) release(l *lane) {
 	}
 }
 
-func (in *Ingester) handle(ctx context.Context, controller string, q queued) {
+// handle deals with a message and returns what sends the answer to it.
+func (in *Ingester) handle(ctx context.Context, controller string, q queued) (answer func()) {
 	var r wire.Receipt
 	var reason string
 	var err error
@@ -327,13 +331,15 @@ func (in *Ingester) handle(ctx context.Context, controller string, q queued) {
 	} else {
 		r, reason, err = in.records(ctx, controller, q.payload)
 	}
-	if reason == "" && r.Epoch != "" {
-		reason, err = dropPublish, in.answer(ctx, r)
-		if err == nil {
-			reason = ""
+	return func() {
+		if reason == "" && r.Epoch != "" {
+			if err = in.answer(ctx, r); err != nil {
+				reason = dropPublish
+			}
 		}
-	}
-	if reason != "" {
+		if reason == "" {
+			return
+		}
 		if ctx.Err() == nil && (reason == dropStore || reason == dropPublish) {
 			in.o.Logger.Error("message not answered", "reason", reason, "controller", controller, "error", err)
 		}

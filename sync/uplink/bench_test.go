@@ -13,21 +13,3 @@ func BenchmarkLiveRecord(b *testing.B) {
 	d.settle(time.Minute)
 	live(b, d)
 }
-
-// BenchmarkBacklog is how fast a backlog drains, all the way.
-func BenchmarkBacklog(b *testing.B) {
-	c := newCRM(b, newPipe(b, 1, fate{}))
-	d := newController(b, "north-1", c, nil)
-	const n = 5000
-	var draining time.Duration
-	for b.Loop() {
-		d.stop()
-		d.write(n)
-		began := time.Now()
-		d.start()
-		d.settle(time.Minute)
-		draining += time.Since(began)
-	}
-	b.ReportMetric(float64(n*b.N)/draining.Seconds(), "records/s")
-	b.ReportMetric(0, "ns/op")
-}

@@ -38,12 +38,15 @@ type loop struct {
 	againAt    time.Time   // zero: not set
 	rewound    bool        // sending went back since the last progress
 	silent     bool        // the outage was logged
+	overdueAt  time.Time   // when the receipt first stayed out that is still due; zero: none is
 	down       bool        // the last message could not be published
 
 	earlySent uint64 // records below this were sent, early or in their turn
 	earlyAt   time.Time
 	tokens    float64
 	filled    time.Time
+
+	aside aside
 
 	out  chan wire.Message
 	acks chan visitorlog.Receipt
@@ -54,7 +57,7 @@ func (u *Uplink) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &loop{
 		u: u, ctx: ctx, wait: u.o.Deadline, tokens: burst, filled: time.Now(),
-		deadline: stopped(), heartbeat: stopped(), again: stopped(),
+		deadline: stopped(), heartbeat: stopped(), again: stopped(), aside: aside{due: stopped()},
 		out: make(chan wire.Message, u.o.Window+2), acks: make(chan visitorlog.Receipt, 1),
 	}
 	ended := make(chan struct{}, 2)
@@ -64,7 +67,8 @@ func (u *Uplink) Run(ctx context.Context) error {
 		cancel()
 		<-ended
 		<-ended
-		for _, t := range []*time.Timer{l.deadline, l.heartbeat, l.again} {
+		l.closeAside()
+		for _, t := range []*time.Timer{l.deadline, l.heartbeat, l.again, l.aside.due} {
 			t.Stop()
 		}
 	}()
@@ -92,6 +96,8 @@ func (u *Uplink) Run(ctx context.Context) error {
 			l.overdue()
 		case <-l.heartbeat.C:
 			l.beat()
+		case <-l.aside.due.C:
+			l.overdueAside()
 		case <-l.again.C:
 		}
 	}
@@ -108,6 +114,11 @@ func stopped() *time.Timer {
 func (l *loop) report() {
 	l.u.set(func(s *Status) {
 		s.Synced, s.Epoch, s.Head, s.Acknowledged, s.InFlight = l.synced, l.epoch, l.head, min(l.acked, l.head), len(l.inFlight)
+		s.Overdue = l.overdueAt
+		s.Owed = 0
+		if l.aside.db != nil {
+			s.Owed = l.aside.db.Owed()
+		}
 	})
 }
 
@@ -138,6 +149,7 @@ func (l *loop) fault(what string, err error) {
 func (l *loop) ask() {
 	l.synced = false
 	l.inFlight = nil
+	l.aside.end = 0
 	l.heartbeat.Stop()
 	l.deadline.Reset(jitter(l.wait))
 	l.publishState()
@@ -232,6 +244,9 @@ func (l *loop) overdue() {
 	} else if l.unanswered++; l.unanswered%silentStates == 0 && l.u.o.Silent != nil {
 		l.u.o.Silent()
 	}
+	if l.overdueAt.IsZero() {
+		l.overdueAt = time.Now()
+	}
 	if !l.silent {
 		l.silent = true
 		l.u.o.Logger.Warn("no receipt from the CRM, asking again until one comes", "acknowledged", l.acked, "head", l.head)
@@ -266,11 +281,15 @@ func (l *loop) receive(payload []byte) {
 	if l.u.o.Received != nil {
 		l.u.o.Received(r.Time, r.PolicyVersion)
 	}
-	if !l.look() || r.Epoch != l.epoch {
-		return // of the epoch before: nothing can be done about that any more
-	}
 	kept := visitorlog.Receipt{Epoch: r.Epoch, Size: r.Size, Root: root, Checkpoint: r.Checkpoint,
 		Time: r.Time, PolicyVersion: r.PolicyVersion, JWS: string(payload)}
+	if db := l.aside.db; db != nil && r.Epoch == db.Epoch() {
+		l.receiveAside(kept)
+		return
+	}
+	if !l.look() || r.Epoch != l.epoch {
+		return // of an epoch before, of which nothing is owed
+	}
 	if r.Size > 0 {
 		if !l.ours(kept) {
 			l.reconcile(kept)
@@ -279,7 +298,12 @@ func (l *loop) receive(payload []byte) {
 		l.keep(kept)
 		l.u.o.Logger.Debug("receipt", "size", r.Size)
 	}
-	if l.silent {
+	// An answer to a state alone is not enough: a broker may pass states on and
+	// drop records.
+	if r.Size > l.acked || r.Size == l.head {
+		l.overdueAt = time.Time{}
+	}
+	if l.silent && l.overdueAt.IsZero() {
 		l.silent = false
 		l.u.o.Logger.Info("the CRM answers again", "stored", r.Size, "head", l.head)
 	}
@@ -287,7 +311,10 @@ func (l *loop) receive(payload []byte) {
 	case r.State != "" && r.State == l.state && !l.synced:
 		// What the CRM says it holds is so, even if it held more before: it
 		// may have been restored from a backup.
-		l.synced, l.rewound, l.unanswered, l.wait = true, false, 0, l.u.o.Deadline
+		l.synced, l.rewound, l.unanswered = true, false, 0
+		if l.overdueAt.IsZero() {
+			l.wait = l.u.o.Deadline
+		}
 		l.acked, l.next, l.inFlight = r.Size, r.Size, nil
 		l.deadline.Stop()
 		l.heartbeat.Reset(l.u.o.StateEvery)
@@ -464,6 +491,9 @@ func (l *loop) fill() {
 			b.Checkpoint, err = l.u.o.Log.Checkpoint(l.ctx, b.End())
 		}
 		if err != nil {
+			if l.damaged(err) {
+				return
+			}
 			l.fault("read the log", err)
 			l.retry(l.u.o.Deadline)
 			break // what can be read is still seen early
@@ -480,6 +510,27 @@ func (l *loop) fill() {
 		l.u.set(func(s *Status) { s.Batches++ })
 	}
 	l.early()
+	l.drain()
+}
+
+// damaged gives an error to the log that says that a record cannot be read
+// back. If that is so, a new epoch was begun, and what can be read of the old
+// one is sent as set aside.
+func (l *loop) damaged(err error) bool {
+	var fault *visitorlog.Fault
+	if !errors.As(err, &fault) {
+		return false
+	}
+	begun, derr := l.u.o.Log.Damaged(l.ctx)
+	if derr != nil {
+		l.fault("examine the log", derr)
+		return false
+	}
+	if begun {
+		l.u.o.Logger.Error("the log cannot be read back: a new epoch was begun", "epoch", l.epoch, "error", err)
+		l.ask()
+	}
+	return begun
 }
 
 // retry has fill look again after d, or sooner if something else wants that.
@@ -505,14 +556,17 @@ func (l *loop) spend() time.Duration {
 // batch reads the records of a batch from first on: as many as there are and
 // fit.
 func (l *loop) batch(first uint64, most int) (*wire.Batch, error) {
-	entries, err := l.u.o.Log.Entries(l.ctx, first, most)
+	room := wire.MaxBatch - batchRoom
+	epoch, entries, err := l.u.o.Log.Signed(l.ctx, first, most, room)
 	if err != nil {
 		return nil, err
 	}
+	if epoch != l.epoch {
+		return nil, fmt.Errorf("the log has begun epoch %s", epoch)
+	}
 	b := &wire.Batch{V: wire.Version, Controller: l.u.o.Controller, Epoch: l.epoch, First: first}
-	room := wire.MaxBatch - batchRoom
 	for i, e := range entries {
-		if e.Seq != first+uint64(i) || e.Record.Data.Epoch != l.epoch {
+		if e.Seq != first+uint64(i) {
 			return nil, fmt.Errorf("record %d is not the one that was asked for", first+uint64(i))
 		}
 		if room -= len(e.JWS) + len(`"",`); room < 0 {

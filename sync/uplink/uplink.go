@@ -23,10 +23,12 @@ type Log interface {
 	Head(ctx context.Context) (visitorlog.Head, error)
 	Root(ctx context.Context, size uint64) (tlog.Hash, error)
 	Checkpoint(ctx context.Context, size uint64) (signed string, err error)
-	Entries(ctx context.Context, from uint64, max int) ([]visitorlog.Entry, error)
+	Signed(ctx context.Context, from uint64, max, size int) (epoch string, records []visitorlog.Entry, err error)
 	Appended() <-chan struct{}
 	Acknowledge(ctx context.Context, r visitorlog.Receipt) error
 	Reconcile(ctx context.Context, r visitorlog.Receipt) (newEpoch bool, err error)
+	Damaged(ctx context.Context) (newEpoch bool, err error)
+	Owing(ctx context.Context) (*visitorlog.Aside, error)
 }
 
 // Publisher publishes an MQTT message. It returns when the broker has taken
@@ -61,7 +63,7 @@ type Options struct {
 	Logger *slog.Logger
 
 	Window      int           // batches in flight; default 8
-	Rate        float64       // batches a second; default 100
+	Rate        float64       // batches a second; default 200
 	Deadline    time.Duration // for a receipt; doubles while none comes; default 5 s
 	MaxDeadline time.Duration // default 2 min
 	EarlyEvery  time.Duration // between early batches; default 200 ms
@@ -71,7 +73,7 @@ type Options struct {
 
 const (
 	defaultWindow      = 8
-	defaultRate        = 100
+	defaultRate        = 200
 	defaultDeadline    = 5 * time.Second
 	defaultMaxDeadline = 2 * time.Minute
 	defaultEarlyEvery  = 200 * time.Millisecond
@@ -95,8 +97,10 @@ type Status struct {
 	Head         uint64    // records in the log
 	Acknowledged uint64    // of them countersigned
 	InFlight     int       // batches without a receipt
+	Owed         uint64    // records without a receipt in the database set aside that is being sent
 	LastReceipt  time.Time // when the last good one came; zero: none yet
 	ReceiptTime  time.Time // the time in it
+	Overdue      time.Time // since when a receipt has stayed out though messages were taken; zero: none has
 	Batches      uint64    // sent, again or not
 	Early        uint64    // early batches sent
 	States       uint64

@@ -277,6 +277,46 @@ func TestAControllerThatGetsNoReceiptAsksMoreAndMoreSeldom(t *testing.T) {
 	})
 }
 
+// A broker whose rules deny records acknowledges and drops them, while states
+// go through and are answered: that must neither hide that receipts stay out,
+// nor make the controller send everything again every few seconds.
+func TestRecordsThatABrokerDropsAreNoticedThoughStatesAreAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipe(t, 1, fate{})
+		c := newCRM(t, p)
+		d := newController(t, "north-1", c, nil)
+		d.settle(time.Minute)
+		if at := d.uplink.Status().Overdue; !at.IsZero() {
+			t.Errorf("overdue since %v in good order", at)
+		}
+		in := c.ingester
+		handle := func(m wire.Message) { in.Handle(t.Context(), m) }
+		p.connect("up", func(m wire.Message) {
+			if _, kind, _ := wire.ParseTopic(m.Topic); kind != wire.KindRecords {
+				handle(m)
+			}
+		})
+		d.write(5)
+		before := d.uplink.Status()
+		time.Sleep(time.Hour)
+		s := d.uplink.Status()
+		if since := time.Since(s.Overdue); since < 59*time.Minute || since > time.Hour {
+			t.Errorf("overdue since %v, want almost an hour", since)
+		}
+		if n := s.Receipts - before.Receipts; n < 20 {
+			t.Errorf("%d states were answered, want all", n)
+		}
+		if n := s.Batches - before.Batches; n < 20 || n > 40 {
+			t.Errorf("sent %d times in an hour, want every two minutes or so", n)
+		}
+		p.connect("up", handle)
+		d.settle(3 * time.Minute)
+		if at := d.uplink.Status().Overdue; !at.IsZero() {
+			t.Errorf("overdue since %v, but all was receipted", at)
+		}
+	})
+}
+
 // On a connection in good order with nothing to send, the state is published
 // now and then: the CRM knows that the controller lives, and the controller
 // that receipts arrive and what time it is.

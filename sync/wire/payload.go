@@ -110,18 +110,6 @@ type Verifier interface {
 	Verify(jws string) (payload []byte, err error)
 }
 
-// Marshal writes the batch, or says why nobody would accept it.
-func (b *Batch) Marshal() ([]byte, error) { return marshal(b, MaxBatch, "batch") }
-
-// ParseBatch reads a batch.
-func ParseBatch(payload []byte) (*Batch, error) {
-	b := new(Batch)
-	if err := parse(payload, b, MaxBatch, "batch"); err != nil {
-		return nil, err
-	}
-	return b, nil
-}
-
 // Marshal writes the state, or says why nobody would accept it.
 func (s *State) Marshal() ([]byte, error) { return marshal(s, MaxState, "state") }
 

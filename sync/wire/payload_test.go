@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -293,7 +294,50 @@ func FuzzParseBatch(f *testing.F) {
 		}
 		f.Add(payload)
 	}
-	fuzz(f, ParseBatch, (*Batch).Marshal)
+	plain := batch()
+	plain.Records = []string{"e30.e30.c2ln", "e30.e30.c2lnLQ"}
+	payload, err := plain.Marshal()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(payload)
+	f.Add(bytes.Replace(payload, []byte(`"],`), []byte(`"],"records":["a"],`), 1))
+	f.Add(bytes.Replace(payload, []byte(`","`), []byte(`" ,"`), 1))
+	fuzz(f, parseBothWays, (*Batch).Marshal)
+}
+
+// parseBothWays panics if a batch whose records are cut out reads in another
+// way than as a whole.
+func parseBothWays(payload []byte) (*Batch, error) {
+	b, err := ParseBatch(payload)
+	whole := new(Batch)
+	werr := parse(payload, whole, MaxBatch, "batch")
+	if (err == nil) != (werr == nil) || err == nil && !reflect.DeepEqual(b, whole) {
+		panic(fmt.Sprintf("%q reads as %+v (%v), and as a whole as %+v (%v)", payload, b, err, whole, werr))
+	}
+	return b, err
+}
+
+func TestABatchIsWrittenAsJSONWritesIt(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		b := batch()
+		b.Records = rapid.SliceOfN(rapid.OneOf(rapid.StringMatching(`[A-Za-z0-9_.-]{0,40}`), rapid.String()), 1, 5).Draw(t, "records")
+		b.Early = rapid.Bool().Draw(t, "early")
+		if b.Early {
+			b.Checkpoint = ""
+		}
+		got, err := b.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := encode(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("written %q, want %q", got, want)
+		}
+	})
 }
 
 func FuzzParseState(f *testing.F) {

@@ -18,6 +18,7 @@ const (
 	AlarmEpoch    AlarmKind = "new_epoch"      // it began a new log
 	AlarmGap      AlarmKind = "gap"            // records are missing that had been written
 	AlarmInvalid  AlarmKind = "invalid_record" // a record's content or signature is wrong
+	AlarmDamaged  AlarmKind = "damaged"        // what is stored is not what was received
 	AlarmSilent   AlarmKind = "silent"         // nothing was heard for too long
 )
 

@@ -11,8 +11,7 @@ import (
 
 // BenchmarkIngest stores batches of 500 durably, and in the same run verifies
 // the ES256 signature of each of those records on all cores: what ingest
-// would cost at least if it checked them one by one. ingest/verify is how many
-// times faster storing is.
+// would cost at least if it checked them one by one.
 func BenchmarkIngest(b *testing.B) {
 	f := newForger(b, "north-1").add(MaxBatch * 20)
 	c := newCRM(b)
@@ -43,9 +42,9 @@ func BenchmarkIngest(b *testing.B) {
 		verifying += time.Since(began)
 		records += len(f.jws)
 	}
-	b.ReportMetric(float64(records)/storing.Seconds(), "records/s")
-	b.ReportMetric(float64(records)/verifying.Seconds(), "verified/s")
-	b.ReportMetric(verifying.Seconds()/storing.Seconds(), "ingest/verify")
+	b.ReportMetric(float64(records)/storing.Seconds(), "got-records/s")
+	b.ReportMetric(float64(records)/verifying.Seconds(), "limit-records/s")
+	b.ReportMetric(2, "min-ratio")
 	b.ReportMetric(0, "ns/op")
 }
 
@@ -93,7 +92,7 @@ func BenchmarkCheck(b *testing.B) {
 		verifyAll(b, v, f.jws)
 		verifying += time.Since(began)
 	}
-	b.ReportMetric(float64(len(f.jws)*b.N)/checking.Seconds(), "records/s")
-	b.ReportMetric(verifying.Seconds()/checking.Seconds(), "check/verify")
+	b.ReportMetric(float64(len(f.jws)*b.N)/checking.Seconds(), "got-records/s")
+	b.ReportMetric(float64(len(f.jws)*b.N)/verifying.Seconds(), "limit-records/s")
 	b.ReportMetric(0, "ns/op")
 }

@@ -13,6 +13,7 @@ import (
 
 const (
 	checkAtOnce   = 500         // records of one epoch in one round, then it is another's turn
+	checkShare    = 9           // of the time that a round took goes to batches, if any came meanwhile
 	lookForSilent = time.Minute // how often
 )
 
@@ -22,6 +23,7 @@ func (s *Store) Run(ctx context.Context) error {
 	tick := time.NewTicker(lookForSilent)
 	defer tick.Stop()
 	for {
+		began := time.Now()
 		n, err := s.Check(ctx)
 		if ctx.Err() != nil {
 			return nil
@@ -31,6 +33,7 @@ func (s *Store) Run(ctx context.Context) error {
 			s.o.Logger.Error("check records", "error", err)
 		}
 		if n > 0 && err == nil {
+			s.giveWay(ctx, began)
 			continue
 		}
 		select {
@@ -42,6 +45,21 @@ func (s *Store) Run(ctx context.Context) error {
 				s.o.Logger.Error("look for silent controllers", "error", err)
 			}
 		}
+	}
+}
+
+// giveWay leaves most of the processors to batches while they come in: their
+// controllers wait for receipts, and a check costs more than storing. For what
+// a busy door sends it is milliseconds.
+func (s *Store) giveWay(ctx context.Context, began time.Time) {
+	if time.Unix(0, s.grew.Load()).Before(began) {
+		return
+	}
+	pause := time.NewTimer(checkShare * time.Since(began))
+	defer pause.Stop()
+	select {
+	case <-ctx.Done():
+	case <-pause.C:
 	}
 }
 

@@ -29,7 +29,8 @@ type Controller struct {
 
 // Approve registers a controller, or registers the new key of one whose
 // machine was replaced; it may send from now on. The keys that it had are
-// kept to verify its old epochs.
+// kept to verify its old epochs. A new machine takes no allowlist of the old
+// one, and counts its versions from the beginning.
 func (s *Store) Approve(ctx context.Context, c Controller) error {
 	if c.Name == "" || len(c.JWK) == 0 {
 		return errors.New("approve controller: name or key is missing")
@@ -54,7 +55,8 @@ func (s *Store) Approve(ctx context.Context, c Controller) error {
 		}
 		_, err = t.ExecContext(ctx, `
 			INSERT INTO controllers (name, key, approved) VALUES ($1, $2, $3)
-			ON CONFLICT (name) DO UPDATE SET key = excluded.key, approved = excluded.approved, revoked = NULL`,
+			ON CONFLICT (name) DO UPDATE SET key = excluded.key, approved = excluded.approved, revoked = NULL,
+				policy_version = CASE WHEN controllers.key = excluded.key THEN controllers.policy_version ELSE 0 END`,
 			c.Name, key, at)
 		if err != nil {
 			return fmt.Errorf("approve controller %q: %w", c.Name, err)

@@ -5,7 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gatehouse-acs/gatehouse/visitorlog"
 	"golang.org/x/mod/sumdb/note"
@@ -49,6 +52,7 @@ const (
 	RefusedSignature Refusal = "signature"  // its checkpoint is not the registered key's
 	RefusedShape     Refusal = "checkpoint" // its checkpoint is of another size, or it has too many records
 	RefusedFork      Refusal = "fork"       // it does not agree with what is stored
+	RefusedAltered   Refusal = "altered"    // its records are not those that the controller signed
 )
 
 // logState is what the writer keeps in memory of an epoch. It always equals
@@ -61,6 +65,9 @@ type logState struct {
 	note     string // the log's checkpoint at size
 	cosigned string // the newest cosigned one, maybe of a smaller size
 	edge     edge
+	// counted says that this program saw the head come of the records, or
+	// counted them again.
+	counted bool
 }
 
 // Ingest appends a batch to the store's own tree, if that gives the root that
@@ -116,6 +123,7 @@ func (s *Store) Ingest(ctx context.Context, b Batch) (Head, Refusal, error) {
 		s.logs[name] = next
 	}
 	if grew {
+		s.grew.Store(time.Now().UnixNano())
 		select {
 		case s.wake <- struct{}{}:
 		default:
@@ -135,7 +143,7 @@ func (s *Store) load(ctx context.Context, q queryer, name logName) (*logState, e
 		name.controller, name.epoch).Scan(&ls.id, &ls.key, &ls.size, &root, &ls.note, &ls.cosigned)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return &logState{edge: edge{}}, nil
+		return &logState{edge: edge{}, counted: true}, nil
 	case err != nil:
 		return nil, fmt.Errorf("read epoch: %w", err)
 	}
@@ -171,20 +179,19 @@ func (s *Store) extend(ctx context.Context, t *tx, from registered, present *log
 			Kind: AlarmFork, Controller: b.Controller, Epoch: b.Epoch, Sequence: &seq, Detail: detail})
 	}
 	overlap := min(size, b.end()) - b.First
-	switch i, err := s.compare(ctx, t, present.id, b.First, leaves[:overlap]); {
-	case err != nil:
+	differs, err := s.compare(ctx, t, present.id, b.First, leaves[:overlap])
+	if err != nil {
 		return nil, "", err
-	case i >= 0:
-		seq := b.First + uint64(i)
-		return fork(seq, fmt.Sprintf("record %d came again with another content", seq))
 	}
 	if b.end() <= size {
 		root, err := tlog.TreeHash(int64(b.end()), storedHashes{ctx, t, present.id})
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, "", err
-		}
-		if root != signed.Root {
+		case root != signed.Root:
 			return fork(b.First, fmt.Sprintf("signed checkpoint of size %d has another root than the records stored", b.end()))
+		case differs >= 0:
+			return present, RefusedAltered, nil // what was signed is what is stored
 		}
 		return present, Applied, nil
 	}
@@ -193,14 +200,20 @@ func (s *Store) extend(ctx context.Context, t *tx, from registered, present *log
 		return nil, "", err
 	}
 	root, err := g.root()
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, "", err
-	}
-	if root != signed.Root {
+	case root == signed.Root && differs < 0:
+	case root == signed.Root || !s.authentic(from.jwk, b):
+		return present, RefusedAltered, nil
+	case differs >= 0:
+		seq := b.First + uint64(differs)
+		return fork(seq, fmt.Sprintf("record %d came again with another content", seq))
+	default:
 		return fork(size, fmt.Sprintf("signed checkpoint of size %d does not follow from the %d records stored and the %d sent",
 			b.end(), size, len(leaves[overlap:])))
 	}
-	next := &logState{id: present.id, key: from.key, size: g.size, root: root, note: own, cosigned: present.cosigned}
+	next := &logState{id: present.id, key: from.key, size: g.size, root: root, note: own, cosigned: present.cosigned, counted: present.counted}
 	if next.edge, err = g.edge(); err != nil {
 		return nil, "", err
 	}
@@ -219,6 +232,22 @@ func (s *Store) extend(ctx context.Context, t *tx, from registered, present *log
 		return nil, "", fmt.Errorf("drop early records: %w", err)
 	}
 	return next, Applied, nil
+}
+
+// authentic says that each record of a batch is the controller's own at its
+// place. Who carries a batch can change its records, but a fork is what the
+// controller itself has signed.
+func (s *Store) authentic(jwk string, b Batch) bool {
+	key, err := s.key(jwk)
+	if err != nil {
+		return false
+	}
+	for i, r := range b.Records {
+		if _, err := visitorlog.VerifyRecord(r, b.Controller, b.Epoch, b.First+uint64(i), key); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // open verifies a checkpoint of one epoch by the controller's key. It returns
@@ -279,19 +308,21 @@ func (s *Store) compare(ctx context.Context, t *tx, log int64, first uint64, lea
 }
 
 // begin writes the row of a new epoch. A controller's second epoch is an
-// alarm: its database was lost, replaced or rolled back.
+// alarm: its database was lost, replaced or rolled back. One that another
+// epoch has named as the one before it comes late, and was told of then.
 func (s *Store) begin(ctx context.Context, t *tx, from registered, b Batch) (int64, error) {
-	var before int
-	if err := t.QueryRowContext(ctx, `SELECT count(*) FROM epochs WHERE controller = $1`, b.Controller).Scan(&before); err != nil {
-		return 0, fmt.Errorf("count epochs: %w", err)
+	before, announced, err := s.epochsBefore(ctx, t, b)
+	if err != nil {
+		return 0, err
 	}
-	if before > 0 {
-		if err := s.alarmEpoch(ctx, t, b); err != nil {
+	former := claimedFormer(b.Records[0])
+	if !announced && (before > 0 || former != nil) {
+		if err := s.alarmEpoch(ctx, t, b, former); err != nil {
 			return 0, err
 		}
 	}
 	var id int64
-	err := t.QueryRowContext(ctx, `
+	err = t.QueryRowContext(ctx, `
 		INSERT INTO epochs (controller, epoch, key, size, root, checkpoint, cosigned, first_seen, received)
 		VALUES ($1, $2, $3, 0, $4, '', '', $5, $5) RETURNING id`,
 		b.Controller, b.Epoch, from.key, []byte{}, micros(t.now)).Scan(&id)
@@ -301,11 +332,34 @@ func (s *Store) begin(ctx context.Context, t *tx, from registered, b Batch) (int
 	return id, nil
 }
 
+// epochsBefore counts the controller's epochs and says whether one of them
+// names that of the batch as the one before it.
+func (s *Store) epochsBefore(ctx context.Context, t *tx, b Batch) (n int, announced bool, err error) {
+	rows, err := t.QueryContext(ctx, `
+		SELECT r.jws FROM epochs e JOIN records r ON r.log = e.id AND r.seq = 0 WHERE e.controller = $1`, b.Controller)
+	if err != nil {
+		return 0, false, fmt.Errorf("read epochs: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var jws string
+		if err := rows.Scan(&jws); err != nil {
+			return 0, false, fmt.Errorf("read epochs: %w", err)
+		}
+		n++
+		former := claimedFormer(jws)
+		announced = announced || former != nil && former.Epoch == b.Epoch
+	}
+	if err := rows.Err(); err != nil {
+		return 0, false, fmt.Errorf("read epochs: %w", err)
+	}
+	return n, announced, nil
+}
+
 // alarmEpoch tells of a new epoch and of what its first record says went
 // before. Its claim is compared with what is stored: records that were
 // written and never arrived are a gap.
-func (s *Store) alarmEpoch(ctx context.Context, t *tx, b Batch) error {
-	former := claimedFormer(b.Records[0])
+func (s *Store) alarmEpoch(ctx context.Context, t *tx, b Batch, former *visitorlog.Head) error {
 	a := Alarm{Kind: AlarmEpoch, Controller: b.Controller, Epoch: b.Epoch,
 		Detail: "a new log was begun; its first record does not say what went before"}
 	if former == nil {
@@ -366,14 +420,14 @@ func (s *Store) insert(ctx context.Context, t *tx, next *logState, first uint64,
 }
 
 // rowsAtOnce is how many rows one statement inserts: beyond it, the cost of a
-// call no longer matters.
-const rowsAtOnce = 32
+// call no longer matters. A power of four.
+const rowsAtOnce = 64
 
 func insertRows(ctx context.Context, t *tx, into string, columns, n int, row func(i int) []any) error {
 	for i := 0; i < n; {
-		k := rowsAtOnce
-		if n-i < k {
-			k = 1 // few different statements, so that they stay prepared
+		k := rowsAtOnce // few different statements, so that they stay prepared
+		for k > n-i {
+			k /= 4
 		}
 		args := make([]any, 0, k*columns)
 		for range k {
@@ -389,24 +443,19 @@ func insertRows(ctx context.Context, t *tx, into string, columns, n int, row fun
 
 // values is "($1, $2), ($3, $4)" for 2 columns and 2 rows.
 func values(columns, rows int) string {
-	var b strings.Builder
-	n := 0
-	for r := range rows {
-		if r > 0 {
-			b.WriteString(", ")
+	b := make([]byte, 0, len("($1234)")*columns*rows)
+	for n := range columns * rows {
+		switch {
+		case n == 0:
+			b = append(b, '(')
+		case n%columns == 0:
+			b = append(b, "), ("...)
+		default:
+			b = append(b, ", "...)
 		}
-		for c := range columns {
-			n++
-			if c == 0 {
-				b.WriteByte('(')
-			} else {
-				b.WriteString(", ")
-			}
-			fmt.Fprintf(&b, "$%d", n)
-		}
-		b.WriteByte(')')
+		b = strconv.AppendInt(append(b, '$'), int64(n)+1, 10)
 	}
-	return b.String()
+	return string(append(b, ')'))
 }
 
 // cosign countersigns the committed head of an epoch, once, and keeps the
@@ -422,6 +471,12 @@ func (s *Store) cosign(ctx context.Context, name logName, ls *logState) (Head, e
 	if strings.HasPrefix(ls.cosigned, text+"\n\n") {
 		h.Checkpoint = ls.cosigned
 		return h, nil
+	}
+	if !ls.counted {
+		if err := s.recount(ctx, name); err != nil {
+			return Head{}, err
+		}
+		ls.counted = true
 	}
 	signed, err := cosigned(ls.note, s.o.Cosigner)
 	if err != nil {
@@ -622,9 +677,36 @@ func (s *Store) cosignLeft(ctx context.Context) error {
 	}
 	for _, e := range list {
 		ls := &logState{id: e.log, size: int64(e.Size), root: e.Root, note: e.Checkpoint, cosigned: e.Cosigned}
-		if _, err := s.cosign(ctx, logName{e.Controller, e.Epoch}, ls); err != nil {
+		var damaged *Fault
+		switch _, err := s.cosign(ctx, logName{e.Controller, e.Epoch}, ls); {
+		case errors.As(err, &damaged): // alarmed; the other logs are served
+		case err != nil:
 			return fmt.Errorf("epoch %s of %q: %w", e.Epoch, e.Controller, err)
 		}
 	}
 	return nil
+}
+
+// recount counts the records of an epoch again whose head this program did not
+// see grow. Whoever can write to the database must not be able to have the
+// cosigner sign what no controller sent: the head must bear the registered
+// key's signature and be the root of the signed records. Otherwise it raises
+// an alarm and returns a *Fault.
+func (s *Store) recount(ctx context.Context, name logName) error {
+	list, err := s.Epochs(ctx, name.controller)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(list, func(e Epoch) bool { return e.Epoch == name.epoch })
+	if i < 0 {
+		return fmt.Errorf("epoch %s is gone", name.epoch)
+	}
+	err = s.countRecords(ctx, list[i])
+	var fault *Fault
+	if !errors.As(err, &fault) {
+		return err
+	}
+	return errors.Join(fault, s.write(ctx, func(t *tx) error {
+		return t.alarm(ctx, Alarm{Kind: AlarmDamaged, Controller: name.controller, Epoch: name.epoch, Detail: fault.What})
+	}))
 }

@@ -114,6 +114,38 @@ func TestASignedRootThatContradictsStoredRecordsIsAFork(t *testing.T) {
 	c.wantAlarms(AlarmFork)
 }
 
+// Who carries a batch can change the records in it, and so raise no alarm that
+// the controller signed two logs: it signed one.
+func TestABatchThatWasAlteredOnItsWayIsRefusedAndNoFork(t *testing.T) {
+	c, f := newCRM(t), newForger(t, "north-1").add(14)
+	c.approve(f)
+	before := c.ingest(f.batch(0, 10), 10, Applied)
+	for name, r := range map[string]struct{ first, end, altered int }{
+		"all stored":              {2, 5, 3},
+		"what is stored and more": {8, 12, 9},
+		"what is new":             {8, 12, 11},
+		"only what is new":        {10, 14, 12},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for how, record := range map[string]string{
+				"another header":    "eyJhbGciOiJub25lIn0" + f.jws[r.altered][strings.IndexByte(f.jws[r.altered], '.'):],
+				"of another place":  f.jws[0],
+				"of nobody":         "x.y.z",
+				"of another signer": newForger(t, "north-1").add(1).jws[0],
+			} {
+				b := f.batch(r.first, r.end)
+				b.Records = slices.Clone(b.Records)
+				b.Records[r.altered-r.first] = record
+				if h := c.ingest(b, 10, RefusedAltered); h != before {
+					t.Errorf("%s: the head is %+v, was %+v", how, h, before)
+				}
+			}
+		})
+	}
+	c.wantAlarms()
+	c.holds(c.ingest(f.batch(8, 14), 14, Applied), f)
+}
+
 func TestNothingIsAppliedWithoutTheRegisteredKeysCheckpoint(t *testing.T) {
 	c, f := newCRM(t), newForger(t, "north-1").add(5)
 	c.approve(f)
@@ -531,4 +563,64 @@ func TestAFailedCommitIsAsIfTheBatchHadNotCome(t *testing.T) {
 	}
 	c.ingest(f.batch(9, 12), 5, RefusedBeyond)
 	c.holds(c.ingest(f.batch(5, 12), 12, Applied), f)
+}
+
+func TestAReplacedMachineIsNotHeldToTheAllowlistsOfTheOldOne(t *testing.T) {
+	c := newCRM(t)
+	f := newForger(t, "north-1").add(2, func(r *visitorlog.Record) {
+		r.Data.Policy = &visitorlog.Policy{Version: 57, Freshness: "fresh"}
+	})
+	c.approve(f)
+	c.ingest(f.batch(0, 2), 2, Applied)
+	c.check()
+	c.approve(f) // again, with the same key
+	if h := c.ingest(f.batch(0, 2), 2, Applied); h.PolicyVersion != 57 {
+		t.Errorf("policy version %d, want 57", h.PolicyVersion)
+	}
+	replaced := newForger(t, "north-1").add(1)
+	c.approve(replaced)
+	if h := c.ingest(replaced.batch(0, 1), 1, Applied); h.PolicyVersion != 0 {
+		t.Errorf("policy version %d of a new machine, want 0", h.PolicyVersion)
+	}
+}
+
+// Whoever can write to the database must not be able to have the cosigner
+// sign what no controller sent.
+func TestWhatWasChangedBehindTheCRMsBackIsNotCosigned(t *testing.T) {
+	for name, change := range map[string]string{
+		"a record is changed":       `UPDATE records SET jws = jws || 'A' WHERE seq = 2`,
+		"a record is gone":          `DELETE FROM records WHERE seq = 3`,
+		"the signature is gone":     `UPDATE epochs SET checkpoint = substr(checkpoint, 1, instr(checkpoint, '—') - 1)`,
+		"another checkpoint stands": `UPDATE epochs SET checkpoint = replace(checkpoint, char(10) || '4' || char(10), char(10) || '3' || char(10))`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, f := newCRM(t), newForger(t, "north-1").add(6)
+			other := newForger(t, "south-1").add(3)
+			c.approve(f)
+			c.approve(other)
+			c.ingest(f.batch(0, 4), 4, Applied)
+			for _, statement := range []string{`UPDATE epochs SET cosigned = ''`, change} {
+				if _, err := c.w.Exec(statement); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c.reopen()
+			c.wantAlarms(AlarmDamaged)
+			// Records that are not what was sent are never countersigned. Where
+			// only the checkpoint was changed, the controller's next is as good.
+			h, _, err := c.Ingest(t.Context(), f.batch(4, 6))
+			switch {
+			case strings.HasPrefix(name, "a record"):
+				if err == nil {
+					t.Errorf("a receipt was given: %+v", h)
+				}
+			case err != nil:
+				t.Error(err)
+			default:
+				c.holds(h, f)
+			}
+			// The others are served.
+			c.holds(c.ingest(other.batch(0, 3), 3, Applied), other)
+		})
+	}
 }

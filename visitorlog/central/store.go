@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	_ "github.com/mattn/go-sqlite3" // the driver "sqlite3"
@@ -62,6 +63,7 @@ type Store struct {
 	keys  map[string]Key // by JWK
 
 	wake chan struct{} // to the checker
+	grew atomic.Int64  // when records were last stored, Unix nanoseconds
 }
 
 type logName struct{ controller, epoch string }

@@ -75,6 +75,15 @@ func grow(e edge, size int64, leaves []tlog.Hash) (*grown, error) {
 	return g, nil
 }
 
+// trim forgets now and then what is not on the right edge: nothing else is
+// needed again.
+func (g *grown) trim() (err error) {
+	if g.size%checkAtOnce == 0 {
+		g.known, err = g.edge()
+	}
+	return err
+}
+
 func (g *grown) root() (tlog.Hash, error) { return tlog.TreeHash(g.size, g.known) }
 
 func (g *grown) edge() (edge, error) { return loadEdge(g.size, g.known) }

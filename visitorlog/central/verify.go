@@ -259,6 +259,57 @@ func (s *Store) verifyEpoch(ctx context.Context, e Epoch, cosigner note.Verifier
 	return nil
 }
 
+// countRecords holds the head of an epoch to its records alone: it bears the
+// log's signature, and is the root of their signed bytes.
+func (s *Store) countRecords(ctx context.Context, e Epoch) error {
+	fault := func(what string) error {
+		return &Fault{Controller: e.Controller, Epoch: e.Epoch, First: 0, Last: int64(e.Size) - 1, What: what}
+	}
+	key, err := s.key(string(e.JWK))
+	if err != nil {
+		return fault(err.Error())
+	}
+	if err := e.checkHead(key); err != nil {
+		return fault(err.Error())
+	}
+	rows, err := s.r.QueryContext(ctx, `SELECT jws FROM records WHERE log = $1 AND seq < $2 ORDER BY seq`, e.log, int64(e.Size))
+	if err != nil {
+		return fmt.Errorf("read records: %w", err)
+	}
+	defer rows.Close()
+	tree := &grown{known: edge{}}
+	var jws []byte
+	for rows.Next() {
+		if err := rows.Scan(&jws); err != nil {
+			return fmt.Errorf("read records: %w", err)
+		}
+		hashes, err := tlog.StoredHashesForRecordHash(tree.size, tlog.RecordHash(jws), tree.known)
+		if err != nil {
+			return err
+		}
+		ix := tlog.StoredHashIndex(0, tree.size)
+		for i, h := range hashes {
+			tree.known[ix+int64(i)] = h
+		}
+		tree.size++
+		if err := tree.trim(); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("read records: %w", err)
+	}
+	if tree.size != int64(e.Size) {
+		return fault(fmt.Sprintf("there are %d records, and its head is of %d", tree.size, e.Size))
+	}
+	if root, err := tree.root(); err != nil {
+		return err
+	} else if root != e.Root {
+		return fault("the stored root is not that of their tree")
+	}
+	return nil
+}
+
 // growOne appends a leaf to the tree and holds the stored nodes to what comes
 // of it.
 func (s *Store) growOne(tree *grown, leaf tlog.Hash, nodes map[int64][]byte, fault func(int64, int64, string) error) error {
@@ -283,13 +334,7 @@ func (s *Store) growOne(tree *grown, leaf tlog.Hash, nodes map[int64][]byte, fau
 		return fault((tree.size+1)-1<<i, tree.size, fmt.Sprintf("their tree node (stored hash %d, level %d) %s", ix+int64(i), i, what))
 	}
 	tree.size++
-	// Only the right edge is needed again.
-	if tree.size%checkAtOnce == 0 {
-		if tree.known, err = loadEdge(tree.size, tree.known); err != nil {
-			return err
-		}
-	}
-	return nil
+	return tree.trim()
 }
 
 // rows reads records and the nodes that they complete.
