@@ -31,7 +31,7 @@ func newAlarmsListCmd() *cobra.Command {
 		Example: "  gatehouse-crm alarms list --all",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			store, err := openCentral(cmd.Context(), data, central.Options{})
+			store, err := openExisting(cmd.Context(), data)
 			if err != nil {
 				return err
 			}
@@ -77,7 +77,7 @@ func newAlarmsClearCmd() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("%q is not the number of an alarm: `gatehouse-crm alarms list` shows them", args[0])
 			}
-			store, err := openCentral(cmd.Context(), data, central.Options{})
+			store, err := openExisting(cmd.Context(), data)
 			if err != nil {
 				return err
 			}

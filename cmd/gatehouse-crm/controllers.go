@@ -40,18 +40,24 @@ type registry interface {
 
 // openRegistry opens the registry of the CRM of data, which may be running.
 func openRegistry(ctx context.Context, data string) (registry, error) {
+	return openExisting(ctx, data)
+}
+
+// openExisting opens the store of a CRM that was set up in data, and makes
+// none anywhere else.
+func openExisting(ctx context.Context, data string) (*central.Store, error) {
+	switch _, err := pki.ReadSite(data); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%s holds no CRM: run gatehouse-crm pki init first", data)
+	case err != nil:
+		return nil, err
+	}
 	return openCentral(ctx, data, central.Options{})
 }
 
 // openCentral opens the store of the CRM of data.
 func openCentral(ctx context.Context, data string, o central.Options) (*central.Store, error) {
-	o.ParseKey = func(jwk []byte) (central.Key, error) {
-		k, err := keys.ParseJWK(jwk)
-		if err != nil {
-			return nil, err
-		}
-		return keys.NewVerifier(k, keys.TypeRecord)
-	}
+	o.ParseKey = recordKey
 	return central.Open(ctx, filepath.Join(data, "central.db"), o)
 }
 
@@ -206,12 +212,7 @@ func (a *approval) confirm(cmd *cobra.Command, r *pki.Request) error {
 }
 
 func readRequest(path string) (*pki.Request, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, pki.MaxRequest+1))
+	b, err := readBounded(path, pki.MaxRequest)
 	if err != nil {
 		return nil, err
 	}
@@ -243,9 +244,6 @@ func newListCmd() *cobra.Command {
 		Short: "List the controllers, and when their certificates end",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if _, err := pki.ReadSite(data); errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("%s holds no CRM: run gatehouse-crm pki init first", data)
-			}
 			reg, err := openRegistry(cmd.Context(), data)
 			if err != nil {
 				return err
@@ -339,9 +337,6 @@ CRM drops what it sends. Approving the name again (--replace) undoes it.`,
 		Example: "  gatehouse-crm controllers revoke north-1",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if _, err := pki.ReadSite(data); errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("%s holds no CRM: run gatehouse-crm pki init first", data)
-			}
 			reg, err := openRegistry(cmd.Context(), data)
 			if err != nil {
 				return err

@@ -2,17 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/internal/cli"
@@ -21,13 +16,7 @@ import (
 	"github.com/gatehouse-acs/gatehouse/internal/pki"
 	"github.com/gatehouse-acs/gatehouse/visitorlog"
 	"github.com/gatehouse-acs/gatehouse/visitorlog/central"
-	"github.com/go-jose/go-jose/v4"
 	"github.com/spf13/cobra"
-)
-
-const (
-	logPage     = 500                    // records read at once
-	followEvery = 250 * time.Millisecond // how often --follow looks for new records
 )
 
 // logFlags are the flags that all log commands have in common.
@@ -56,14 +45,13 @@ func newLogCmd() *cobra.Command {
 	p.StringVar(&f.controller, "controller", "", "only this `controller`")
 	p.StringVar(&f.zone, "timezone", "", "show times in this `zone`, such as Europe/Amsterdam (default: the site's)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
-	cmd.AddCommand(newLogListCmd(&f), newLogShowCmd(&f), newLogVerifyCmd(&f), newLogExportCmd(&f))
+	cmd.AddCommand(newLogListCmd(&f), newLogShowCmd(&f), newLogVerifyCmd(&f), newLogExportCmd(&f), newLogProofCmd(&f))
 	return cmd
 }
 
 // logSession is what a log command works with.
 type logSession struct {
-	store      *central.Store
-	cosigner   *keys.CosignerKey
+	logview.CRM
 	zone       *time.Location
 	controller string
 }
@@ -77,7 +65,8 @@ func (f *logFlags) with(ctx context.Context, run func(*logSession) error) (err e
 	if err != nil {
 		return err
 	}
-	s := &logSession{cosigner: site.Cosigner, controller: f.controller}
+	s := &logSession{controller: f.controller}
+	s.Cosigner = site.Cosigner
 	name := f.zone
 	if name == "" {
 		name = site.Timezone
@@ -89,13 +78,13 @@ func (f *logFlags) with(ctx context.Context, run func(*logSession) error) (err e
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return errors.New("there is no log yet: no controller was approved here")
 	}
-	s.store, err = central.OpenReader(ctx, path, central.Options{ParseKey: recordKey})
+	s.Store, err = central.OpenReader(ctx, path, central.Options{ParseKey: recordKey})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.store.Close()) }()
+	defer func() { err = errors.Join(err, s.Store.Close()) }()
 	if f.controller != "" {
-		all, err := s.store.Controllers(ctx)
+		all, err := s.Store.Controllers(ctx)
 		if err != nil {
 			return err
 		}
@@ -115,190 +104,9 @@ func recordKey(jwk []byte) (central.Key, error) {
 	return keys.NewVerifier(k, keys.TypeRecord)
 }
 
-// logSummary is one controller's line of the summary.
-type logSummary struct {
-	Controller string         `json:"controller"`
-	State      string         `json:"state"` // online, offline, revoked
-	Epochs     int            `json:"epochs"`
-	Epoch      string         `json:"epoch,omitempty"` // the newest
-	Records    uint64         `json:"records"`         // of all epochs
-	Size       uint64         `json:"size"`            // of the newest epoch
-	Reported   uint64         `json:"reported_size"`   // what the controller last said it has
-	Unchecked  uint64         `json:"unchecked"`
-	Early      int            `json:"early"`
-	LastRecord *time.Time     `json:"last_record,omitempty"`
-	Cosigned   uint64         `json:"countersigned"` // records of the newest epoch
-	Seen       *time.Time     `json:"seen,omitempty"`
-	Alarms     []logAlarmLine `json:"alarms"`
-}
-
-type logAlarmLine struct {
-	ID     int64     `json:"id"`
-	Kind   string    `json:"kind"`
-	Epoch  string    `json:"epoch,omitempty"`
-	Seq    *uint64   `json:"seq,omitempty"`
-	Detail string    `json:"detail"`
-	Raised time.Time `json:"raised"`
-	Last   time.Time `json:"last"`
-	Count  int       `json:"count"`
-}
-
-func (s *logSession) summaries(ctx context.Context) ([]logSummary, error) {
-	controllers, err := s.store.Controllers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	epochs, err := s.store.Epochs(ctx, s.controller)
-	if err != nil {
-		return nil, err
-	}
-	alarms, err := s.store.Alarms(ctx, false)
-	if err != nil {
-		return nil, err
-	}
-	early, err := s.store.EarlyRecords(ctx, s.controller)
-	if err != nil {
-		return nil, err
-	}
-	var list []logSummary
-	for _, c := range controllers {
-		if s.controller != "" && c.Name != s.controller {
-			continue
-		}
-		sum := logSummary{Controller: c.Name, State: "offline", Alarms: []logAlarmLine{}}
-		switch {
-		case !c.Revoked.IsZero():
-			sum.State = "revoked"
-		case c.Online:
-			sum.State = "online"
-		}
-		if !c.Seen.IsZero() {
-			sum.Seen = &c.Seen
-		}
-		for _, e := range epochs {
-			if e.Controller != c.Name {
-				continue
-			}
-			sum.Epochs++
-			sum.Records += e.Size
-			sum.Unchecked += e.Size - e.Checked
-			sum.Epoch, sum.Size, sum.Cosigned = e.Epoch, e.Size, e.CosignedSize()
-			if c.ReportedEpoch == e.Epoch {
-				sum.Reported = max(c.ReportedSize, e.Size)
-			}
-		}
-		newest, err := s.store.Records(ctx, central.Filter{Controller: c.Name, Newest: true, Limit: 1})
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range newest {
-			if row := logRow(r); !row.Damaged {
-				sum.LastRecord = &row.Record.Time
-			}
-		}
-		for _, r := range early {
-			if r.Controller == c.Name {
-				sum.Early++
-			}
-		}
-		for _, a := range alarms {
-			if a.Controller == c.Name {
-				sum.Alarms = append(sum.Alarms, logAlarmLine{a.ID, string(a.Kind), a.Epoch, a.Sequence, a.Detail, a.Raised, a.Last, a.Count})
-			}
-		}
-		list = append(list, sum)
-	}
-	return list, nil
-}
-
-// summary prints a line for each controller, then the alarms.
-func (s *logSession) summary(ctx context.Context, w io.Writer, asJSON bool) error {
-	list, err := s.summaries(ctx)
-	if err != nil {
-		return err
-	}
-	if asJSON {
-		for _, sum := range list {
-			if err := cli.PrintJSON(w, sum); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	if len(list) == 0 {
-		_, err := fmt.Fprintln(w, "No controller is approved yet.")
-		return err
-	}
-	when := func(t *time.Time) string {
-		if t == nil {
-			return "never"
-		}
-		return t.In(s.zone).Format("2006-01-02 15:04:05")
-	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "CONTROLLER\tSTATE\tEPOCHS\tRECORDS\tWAITING\tLAST RECORD\tSEEN\tALARMS")
-	for _, sum := range list {
-		kinds := make([]string, len(sum.Alarms))
-		for i, a := range sum.Alarms {
-			kinds[i] = a.Kind
-		}
-		slices.Sort(kinds)
-		names := strings.Join(slices.Compact(kinds), ",")
-		if names == "" {
-			names = "-"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", sum.Controller, sum.State, sum.Epochs, sum.Records,
-			max(sum.Reported, sum.Size)-sum.Size, when(sum.LastRecord), when(sum.Seen), names)
-	}
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	for _, sum := range list {
-		for _, a := range sum.Alarms {
-			if err := s.printAlarm(w, sum.Controller, a); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (s *logSession) printAlarm(w io.Writer, controller string, a logAlarmLine) error {
-	times := ""
-	if a.Count > 1 {
-		times = fmt.Sprintf(", %d times, last %s", a.Count, a.Last.In(s.zone).Format(time.DateTime))
-	}
-	_, err := fmt.Fprintf(w, "alarm %d, %s, %s since %s%s: %s\n", a.ID, controller, strings.ToUpper(strings.ReplaceAll(a.Kind, "_", " ")),
-		a.Raised.In(s.zone).Format(time.DateTime), times, logview.Clean(a.Detail))
-	return err
-}
-
-// logRow is a stored record as it is shown.
-func logRow(r central.Record) logview.Row {
-	row := logview.Row{Controller: r.Controller, Epoch: r.Epoch}
-	row.Seq, row.Leaf, row.JWS = r.Sequence, r.Leaf, r.JWS
-	payload, err := visitorlog.Payload(r.JWS)
-	if err == nil {
-		row.Record, err = visitorlog.ParseRecord(payload)
-	}
-	switch {
-	case r.Checked == central.Bad:
-		row.Damaged, row.Note = true, r.Fault
-	case err != nil:
-		row.Damaged, row.Note = true, err.Error()
-	case r.Checked == central.Unchecked:
-		row.Note = "not yet checked"
-	}
-	return row
-}
-
 func newLogListCmd(f *logFlags) *cobra.Command {
-	var (
-		flags          logview.Flags
-		asJSON, follow bool
-		last           int
-		epoch          string
-	)
+	var flags logview.ListFlags
+	var epoch string
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List records in the order in which they arrived",
@@ -310,245 +118,101 @@ func newLogListCmd(f *logFlags) *cobra.Command {
 			"  gatehouse-crm log list --controller north-1 --follow --last 20",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if last < 0 {
-				return fmt.Errorf("--last %d: a number from 1 on", last)
-			}
 			return f.with(cmd.Context(), func(s *logSession) error {
-				filter, err := flags.Filter(time.Now(), s.zone)
+				filter, err := flags.Filter.Filter(time.Now(), s.zone)
 				if err != nil {
 					return err
 				}
-				l := &lister{logSession: s, filter: filter, epoch: epoch,
-					print: logview.NewPrinter(cmd.OutOrStdout(), logview.Options{JSON: asJSON, Zone: s.zone, Controllers: true})}
 				alarms := func() error { return s.alarmsTo(cmd.Context(), cmd.ErrOrStderr()) }
-				if follow { // there is no end to show them at
+				if flags.Follow { // there is no end to show them at
 					if err := alarms(); err != nil {
 						return err
 					}
-					return l.list(cmd.Context(), last, follow)
+					alarms = func() error { return nil }
 				}
-				return errors.Join(l.list(cmd.Context(), last, follow), alarms())
+				p := logview.NewPrinter(cmd.OutOrStdout(), logview.Options{JSON: flags.JSON, Zone: s.zone, Controllers: true})
+				return errors.Join(s.list(cmd.Context(), p, filter, epoch, &flags), alarms())
 			})
 		},
 	}
-	flags.Register(cmd.Flags())
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new records as they come, until interrupted")
-	cmd.Flags().IntVarP(&last, "last", "n", 0, "look only at the last `N` records (0: at all)")
+	flags.Register(cmd)
 	cmd.Flags().StringVar(&epoch, "epoch", "", "only this `epoch`")
 	return cmd
 }
 
-// alarmsTo says which alarms are open, beside a list.
-func (s *logSession) alarmsTo(ctx context.Context, w io.Writer) error {
-	list, err := s.summaries(ctx)
+func (s *logSession) list(ctx context.Context, p *logview.Printer, filter logview.Filter, epoch string, flags *logview.ListFlags) error {
+	pages, err := s.Pages(ctx, s.controller, epoch, flags.Last, flags.Follow)
 	if err != nil {
 		return err
 	}
-	for _, sum := range list {
-		for _, a := range sum.Alarms {
-			if err := s.printAlarm(w, sum.Controller, a); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// lister lists records.
-type lister struct {
-	*logSession
-	filter logview.Filter
-	epoch  string
-	print  *logview.Printer
-	bad    int
-}
-
-func (l *lister) list(ctx context.Context, last int, follow bool) error {
-	after, err := l.begin(ctx, last)
-	if err != nil {
-		return err
-	}
-	for {
-		page, err := l.store.Records(ctx, central.Filter{
-			Controller: l.controller, Epoch: l.epoch, After: after, Limit: logPage,
-			Checked: []central.Checked{central.Good, central.Bad, central.Unchecked},
-		})
-		if err != nil {
-			return l.ended(ctx, err)
-		}
-		waiting := false
-		for _, r := range page {
-			// Whoever follows gets each record once, in order: the check is
-			// only a moment behind.
-			if waiting = follow && r.Checked == central.Unchecked; waiting {
-				break
-			}
-			after = r.Position()
-			if err := l.row(r); err != nil {
-				return err
-			}
-		}
-		if len(page) == logPage && !waiting {
-			continue
-		}
-		if !follow {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(followEvery):
-		}
-	}
-	if err := l.early(ctx); err != nil {
-		return err
-	}
-	if l.bad > 0 {
-		return fmt.Errorf("%d records are bad: see gatehouse-crm log verify", l.bad)
-	}
-	return nil
-}
-
-// begin is the position before the last records, or before all.
-func (l *lister) begin(ctx context.Context, last int) (central.Position, error) {
-	if last == 0 {
-		return central.Position{}, nil
-	}
-	newest, err := l.store.Records(ctx, central.Filter{
-		Controller: l.controller, Epoch: l.epoch, Newest: true, Limit: last + 1,
-		Checked: []central.Checked{central.Good, central.Bad},
-	})
-	if err != nil || len(newest) <= last {
-		return central.Position{}, err
-	}
-	return newest[last].Position(), nil
-}
-
-// ended makes no error of an interrupt.
-func (l *lister) ended(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	bad, err := logview.List(ctx, p, filter, pages, flags.Follow)
+	if err == nil && bad > 0 {
+		err = fmt.Errorf("%d records are bad: see gatehouse-crm log verify", bad)
 	}
 	return err
 }
 
-// row prints a record that the filter chooses; a bad one always, because
-// nobody can say what it was.
-func (l *lister) row(r central.Record) error {
-	row := logRow(r)
-	if row.Damaged {
-		l.bad++
-	} else if !l.filter.Match(&row.Record) {
-		return nil
-	}
-	return l.print.Print(row)
-}
-
-func (l *lister) early(ctx context.Context) error {
-	list, err := l.store.EarlyRecords(ctx, l.controller)
-	if err != nil {
-		return err
-	}
-	for _, r := range list {
-		row := logRow(r)
-		if row.Damaged || (l.epoch != "" && r.Epoch != l.epoch) || !l.filter.Match(&row.Record) {
-			continue
-		}
-		row.Note = "early"
-		if err := l.print.Print(row); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// theEpoch is the one that the flags name: of the one controller, the newest
-// unless another is asked for.
-func (s *logSession) theEpoch(ctx context.Context, controller, epoch string) (central.Epoch, error) {
-	if controller == "" {
-		return central.Epoch{}, errors.New("say which controller: --controller NAME")
-	}
-	list, err := s.store.Epochs(ctx, controller)
-	if err != nil {
-		return central.Epoch{}, err
-	}
-	if len(list) == 0 {
-		return central.Epoch{}, fmt.Errorf("%q has sent nothing yet", controller)
-	}
-	if epoch == "" {
-		return list[len(list)-1], nil
-	}
-	known := make([]string, len(list))
-	for i, e := range list {
-		if e.Epoch == epoch {
-			return e, nil
-		}
-		known[i] = e.Epoch
-	}
-	return central.Epoch{}, fmt.Errorf("--epoch %q: %q has %s", epoch, controller, strings.Join(known, ", "))
-}
-
 func newLogShowCmd(f *logFlags) *cobra.Command {
 	var asJSON bool
+	cmd := recordCmd(f, func(cmd *cobra.Command, s *logSession, e central.Epoch, seq uint64) error {
+		row, checks, err := s.Show(cmd.Context(), e, seq)
+		if err != nil {
+			return err
+		}
+		good, err := logview.Present(cmd.OutOrStdout(), row, checks, s.zone, asJSON)
+		if err == nil && !good {
+			err = fmt.Errorf("record %d of %s is not verified", seq, e.Controller)
+		}
+		return err
+	})
+	cmd.Use = "show CONTROLLER SEQ"
+	cmd.Short = "Show one record with all that it says, and whether it can be trusted"
+	cmd.Example = "  gatehouse-crm log show north-1 17"
+	logview.JSONFlag(cmd, &asJSON)
+	return cmd
+}
+
+// recordCmd is a command about one record of a controller.
+func recordCmd(f *logFlags, run func(*cobra.Command, *logSession, central.Epoch, uint64) error) *cobra.Command {
 	var epoch string
 	cmd := &cobra.Command{
-		Use:     "show CONTROLLER SEQ",
-		Short:   "Show one record with all that it says, and whether it can be trusted",
-		Example: "  gatehouse-crm log show north-1 17",
-		Args:    cobra.ExactArgs(2),
+		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			seq, err := strconv.ParseUint(args[1], 10, 63)
+			seq, err := logview.ParseSequence(args[1])
 			if err != nil {
-				return fmt.Errorf("%q is not a sequence: a number from 0 on", args[1])
+				return err
 			}
 			return f.with(cmd.Context(), func(s *logSession) error {
-				e, err := s.theEpoch(cmd.Context(), args[0], epoch)
+				e, err := s.Epoch(cmd.Context(), args[0], epoch)
 				if err != nil {
 					return err
 				}
-				return s.show(cmd.Context(), cmd.OutOrStdout(), e, seq, asJSON)
+				return run(cmd, s, e, seq)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
 	cmd.Flags().StringVar(&epoch, "epoch", "", "of this `epoch` (default: the newest)")
 	return cmd
 }
 
-func (s *logSession) show(ctx context.Context, w io.Writer, e central.Epoch, seq uint64, asJSON bool) error {
-	st, err := s.store.Standing(ctx, e, seq, s.cosigner.Note())
-	if err != nil {
-		return err
-	}
-	k, err := keys.ParseJWK(e.JWK)
-	if err != nil {
-		return err
-	}
-	row := logRow(st.Record)
-	check := func(err error, what string) logview.Check {
-		if err != nil {
-			return logview.Check{What: what, Why: err.Error()}
+func newLogProofCmd(f *logFlags) *cobra.Command {
+	var out string
+	cmd := recordCmd(f, func(cmd *cobra.Command, s *logSession, e central.Epoch, seq uint64) error {
+		p, err := s.Store.Prove(cmd.Context(), e, seq)
+		if errors.Is(err, visitorlog.ErrNotCountersigned) {
+			return fmt.Errorf("%w; the CRM countersigns within moments of storing, and when it starts", err)
 		}
-		return logview.Check{OK: true, What: what}
-	}
-	checks := []logview.Check{
-		check(st.Signature, "signed by the controller's key "+k.KeyID),
-		check(st.Link, "linked to the record before it"),
-		check(st.Inclusion, fmt.Sprintf("in its place in the tree of %d records", st.Size)),
-		check(st.Cosigned, "countersigned by "+s.cosigner.Name()),
-	}
-	print := func() error { return logview.Show(w, row, checks, s.zone) }
-	if asJSON {
-		print = func() error { return logview.ShowJSON(w, row, checks) }
-	}
-	if err := print(); err != nil {
-		return err
-	}
-	if row.Damaged || slices.ContainsFunc(checks, func(c logview.Check) bool { return !c.OK }) {
-		return fmt.Errorf("record %d of %s is not verified", seq, e.Controller)
-	}
-	return nil
+		if err != nil {
+			return err
+		}
+		return logview.WriteProof(cmd.OutOrStdout(), out, p)
+	})
+	cmd.Use = "proof CONTROLLER SEQ"
+	cmd.Short = "Prove to others that one record is in a controller's log"
+	cmd.Long = "Write a proof that one record is in a controller's log" + logview.ProofHelp
+	cmd.Example = "  gatehouse-crm log proof north-1 17 --out 17.proof.json"
+	logview.OutFlag(cmd, &out)
+	return cmd
 }
 
 func newLogVerifyCmd(f *logFlags) *cobra.Command {
@@ -566,25 +230,8 @@ func newLogVerifyCmd(f *logFlags) *cobra.Command {
 			return f.with(cmd.Context(), func(s *logSession) error { return s.verify(cmd, asJSON) })
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the outcome as one JSON object")
+	logview.JSONFlag(cmd, &asJSON)
 	return cmd
-}
-
-func (s *logSession) verifyOptions(cmd *cobra.Command) (o central.VerifyOptions, done func()) {
-	var bar *cli.Progress
-	var shown int64
-	o = central.VerifyOptions{Cosigner: s.cosigner.Note(), Progress: func(done, total int64) {
-		if bar == nil {
-			bar = cli.NewProgress(cmd.ErrOrStderr(), "verifying", total)
-		}
-		bar.Add(done - shown)
-		shown = done
-	}}
-	return o, func() {
-		if bar != nil {
-			bar.Done()
-		}
-	}
 }
 
 type jsonLogFault struct {
@@ -596,9 +243,9 @@ type jsonLogFault struct {
 }
 
 func (s *logSession) verify(cmd *cobra.Command, asJSON bool) error {
-	o, done := s.verifyOptions(cmd)
-	v, err := s.store.Verify(cmd.Context(), s.controller, o)
-	done()
+	progress, end := cli.Report(cmd.ErrOrStderr(), "verifying")
+	v, err := s.Store.Verify(cmd.Context(), s.controller, s.Options(progress))
+	end()
 	var fault *central.Fault
 	if err != nil && !errors.As(err, &fault) {
 		return err
@@ -622,8 +269,12 @@ func (s *logSession) verify(cmd *cobra.Command, asJSON bool) error {
 	case fault != nil:
 		fmt.Fprintf(cmd.ErrOrStderr(), "BAD: %s\n", logview.Clean(fault.Error()))
 	default:
-		if _, err := fmt.Fprintf(out, "ok: %d records of %d controllers in %d epochs; countersigned by %s\n",
-			v.Records, v.Controllers, v.Epochs, s.cosigner.Name()); err != nil {
+		waiting := uint64(0)
+		for _, e := range v.Uncosigned {
+			waiting += e.Size - e.CosignedSize()
+		}
+		if _, err := fmt.Fprintf(out, "ok: %d records of %d controllers in %d epochs; %d countersigned by %s\n",
+			v.Records, v.Controllers, v.Epochs, v.Records-waiting, s.Cosigner.Name()); err != nil {
 			return err
 		}
 	}
@@ -640,82 +291,65 @@ func (s *logSession) verify(cmd *cobra.Command, asJSON bool) error {
 func newLogExportCmd(f *logFlags) *cobra.Command {
 	var out, epoch string
 	cmd := &cobra.Command{
-		Use:   "export --controller NAME --out FILE",
-		Short: "Verify a controller's log and write it to a file that others can verify",
-		Long: "Verify one epoch of a controller's log and write what is countersigned of it to a\n" +
-			"new file, one JSON object a line: first the controller, epoch and public keys,\n" +
-			"then each record as its signed JWS, last the checkpoint with both signatures.\n" +
-			"The file holds the records in clear.",
+		Use:   "export --out FILE",
+		Short: "Verify the logs and write them to a file that others can verify",
+		Long: "Verify the logs of all controllers, or of one (--controller) or one epoch, and\n" +
+			"write what is countersigned of them to a new file, one JSON object a line: for\n" +
+			"each epoch first the controller, epoch and public keys, then each record as its\n" +
+			"signed JWS, last the checkpoint with both signatures. The file holds the records\n" +
+			"in clear.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.with(cmd.Context(), func(s *logSession) error {
-				e, err := s.theEpoch(cmd.Context(), s.controller, epoch)
-				if err != nil {
+				if err := logview.CheckNew(out); err != nil {
 					return err
 				}
-				if _, err := os.Lstat(out); err == nil {
-					return fmt.Errorf("%s is there already", out)
-				}
-				o, done := s.verifyOptions(cmd)
-				err = s.store.VerifyEpoch(cmd.Context(), e, o)
-				done()
-				if err != nil {
-					return fmt.Errorf("not exported, the log does not verify: %w", err)
-				}
-				if err := s.export(cmd.Context(), out, e); err != nil {
-					return err
-				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d records of %s, epoch %s\n", out, e.CosignedSize(), e.Controller, e.Epoch)
-				return err
+				return s.export(cmd, out, epoch)
 			})
 		},
 	}
-	cmd.Flags().StringVar(&epoch, "epoch", "", "of this `epoch` (default: the newest)")
-	cmd.Flags().StringVarP(&out, "out", "o", "", "`file` to write; it must not be there yet")
-	if err := cmd.MarkFlagRequired("out"); err != nil {
-		panic(err) // the flag is defined one line above
-	}
+	cmd.Flags().StringVar(&epoch, "epoch", "", "only this `epoch` (default: all)")
+	logview.OutFlag(cmd, &out)
+	cobra.CheckErr(cmd.MarkFlagRequired("out"))
 	return cmd
 }
 
-// export writes the countersigned records of an epoch that was verified.
-func (s *logSession) export(ctx context.Context, out string, e central.Epoch) error {
-	jwk, err := keys.ParseJWK(e.JWK)
+// export verifies epochs and writes them.
+func (s *logSession) export(cmd *cobra.Command, out, epoch string) error {
+	ctx := cmd.Context()
+	epochs, err := s.Epochs(ctx, s.controller, epoch)
 	if err != nil {
 		return err
 	}
-	vkey, err := keys.VKey(visitorlog.Origin(e.Controller, e.Epoch), jwk)
-	if err != nil {
+	var sections []logview.Section
+	for _, e := range epochs {
+		progress, end := cli.Report(cmd.ErrOrStderr(), "verifying "+e.Controller)
+		err := s.Store.VerifyEpoch(ctx, e, s.Options(progress))
+		end()
+		if err != nil {
+			return fmt.Errorf("not exported, the log does not verify: %w", err)
+		}
+		section, err := s.Section(ctx, e)
+		if errors.Is(err, logview.ErrNothingCountersigned) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "left out: %s, epoch %s: %v\n", e.Controller, e.Epoch, err)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		sections = append(sections, section)
+	}
+	if len(sections) == 0 {
+		return errors.New("there is nothing to export: no record is countersigned yet")
+	}
+	if err := logview.Export(out, sections...); err != nil {
 		return err
 	}
-	jwks, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{jwk}})
-	if err != nil {
-		return err
-	}
-	size := e.CosignedSize()
-	entries := func(yield func(visitorlog.Entry, error) bool) {
-		var after central.Position
-		for next := uint64(0); next < size; {
-			page, err := s.store.Records(ctx, central.Filter{
-				Controller: e.Controller, Epoch: e.Epoch, After: after, Limit: int(min(logPage, size-next)),
-				Checked: []central.Checked{central.Good, central.Bad, central.Unchecked},
-			})
-			if err == nil && len(page) == 0 {
-				err = fmt.Errorf("record %d is missing", next)
-			}
-			if err != nil {
-				yield(visitorlog.Entry{}, err)
-				return
-			}
-			for _, r := range page {
-				if !yield(visitorlog.Entry{Seq: r.Sequence, Leaf: r.Leaf, JWS: r.JWS}, nil) {
-					return
-				}
-				next, after = r.Sequence+1, r.Position()
-			}
+	for _, section := range sections {
+		h := section.Header
+		if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %d records of %s, epoch %s\n", out, h.Size, h.Controller, h.Epoch); err != nil {
+			return err
 		}
 	}
-	return logview.Export(out, logview.Header{
-		Controller: e.Controller, Epoch: e.Epoch, Size: size, Keys: jwks, VKeys: []string{vkey, s.cosigner.VKey()},
-	}, entries, func() (string, error) { return e.Cosigned, nil })
+	return nil
 }

@@ -140,8 +140,10 @@ func playLog(ts *testscript.TestScript, args []string) {
 		ts.Check(err)
 		jwk, err := json.Marshal(k.Log.JWK())
 		ts.Check(err)
+		vkey, err := keys.VKey("gatehouse/"+args[0], k.Log.JWK())
+		ts.Check(err)
 		withCentral(ts, func(s *central.Store, _ *keys.CRMKeys) {
-			ts.Check(s.Approve(ctx, central.Controller{Name: args[0], JWK: jwk}))
+			ts.Check(s.Approve(ctx, central.Controller{Name: args[0], JWK: jwk, VKey: vkey}))
 		})
 		return
 	}

@@ -22,7 +22,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		newRunCmd(), newCheckCmd(), newStatusCmd(),
 		newPKICmd(), newControllersCmd(),
-		newLogCmd(), newAlarmsCmd(),
+		newLogCmd(), newAlarmsCmd(), newVerifyCmd(), newCompareCmd(),
 	)
 	return root
 }

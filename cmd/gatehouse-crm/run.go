@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -24,6 +26,7 @@ import (
 	"github.com/gatehouse-acs/gatehouse/visitorlog/central"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 const defaultConfig = "/etc/gatehouse/gatehouse-crm.toml"
@@ -102,6 +105,11 @@ func runCRM(ctx context.Context, cfg *config.CRM, log *slog.Logger) (err error) 
 	if c.site, c.keys, err = openSite(cfg.Data); err != nil {
 		return err
 	}
+	release, err := lock(cfg.Data)
+	if err != nil {
+		return err
+	}
+	defer release()
 	log.Info("keys", "provider", "file", "cosigner", c.site.Cosigner.VKey())
 	if c.keys.PolicyRoot != nil {
 		log.Warn("the policy root key is on this machine: move policy-root.key to one that is not on a network")
@@ -123,7 +131,7 @@ func runCRM(ctx context.Context, cfg *config.CRM, log *slog.Logger) (err error) 
 		Store: c.store, Publisher: c.conn, Receipts: c.keys.Cosigner.Receipts(), Logger: log,
 	})
 	registry := metrics.NewRegistry(cli.Version())
-	registry.MustRegister(collector{c})
+	registry.MustRegister(metrics.Collector(c.collect))
 	server, err := metrics.Listen(metrics.Options{
 		Listen:   cfg.HTTP.Listen,
 		Registry: registry,
@@ -135,6 +143,24 @@ func runCRM(ctx context.Context, cfg *config.CRM, log *slog.Logger) (err error) 
 		return err
 	}
 	return c.run(ctx, server)
+}
+
+// lock makes sure that one daemon works in a folder: two would countersign
+// beside each other.
+func lock(data string) (release func() error, err error) {
+	path := filepath.Join(data, "crm.lock")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("another gatehouse-crm works in %s", data)
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return f.Close, nil
 }
 
 // connect opens the broker, or the way to the one elsewhere.

@@ -10,8 +10,6 @@ import (
 	"github.com/gatehouse-acs/gatehouse/internal/cli"
 	"github.com/gatehouse-acs/gatehouse/internal/config"
 	"github.com/gatehouse-acs/gatehouse/internal/metrics"
-	"github.com/gatehouse-acs/gatehouse/visitorlog/central"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 )
 
@@ -164,92 +162,4 @@ func (s status) print(out io.Writer) error {
 		fmt.Fprintf(w, "FAULT\t%s: %s\n", f.Part, f.What)
 	}
 	return w.Flush()
-}
-
-// collector gives the CRM's state to Prometheus when it asks.
-type collector struct{ c *crm }
-
-var (
-	descConnected = desc("broker_connected", "Whether there is a connection to the broker.")
-	descLost      = desc("messages_dropped_total", "Messages that were dropped, by reason. Their senders send again.", "reason")
-	descRefused   = desc("batches_refused_total", "Batches and states that were answered but not applied, by reason.", "reason")
-	descBatches   = desc("batches_total", "Batches handled.")
-	descReceived  = desc("records_received_total", "Records in the batches that were applied, repeated ones too.")
-	descReceipts  = desc("receipts_total", "Receipts published.")
-	descQueued    = desc("messages_queued", "Messages waiting.")
-	descOnline    = desc("controller_online", "Whether the controller is connected.", "controller")
-	descStored    = desc("controller_records", "Records stored of the controller, of all its epochs.", "controller")
-	descAlarms    = desc("alarms_open", "Open alarms.", "kind")
-	descClients   = desc("broker_clients", "Clients of the broker inside.")
-	descDenied    = desc("broker_denied_total", "Publishes and subscriptions that the broker inside forbade.")
-)
-
-func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("gatehouse_crm_"+name, help, labels, nil)
-}
-
-// Describe is of prometheus.Collector: the descriptions follow from the
-// metrics.
-func (m collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, ch) }
-
-// Collect is of prometheus.Collector.
-func (m collector) Collect(ch chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
-	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
-	}
-	conn := m.c.conn.Status()
-	gauge(descConnected, number(conn.Connected))
-	counter(descLost, conn.Dropped, "queue of the connection")
-	in := m.c.ingester.Stats()
-	for reason, n := range in.Dropped {
-		counter(descLost, n, reason)
-	}
-	for reason, n := range in.Refused {
-		counter(descRefused, n, reason)
-	}
-	counter(descBatches, in.Batches)
-	counter(descReceived, in.Records)
-	counter(descReceipts, in.Receipts)
-	gauge(descQueued, float64(in.Queued))
-	if m.c.broker != nil {
-		b := m.c.broker.Status()
-		gauge(descClients, float64(len(b.Clients)))
-		counter(descDenied, b.Denied)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), aliveWithin)
-	defer cancel()
-	m.stored(ctx, gauge)
-}
-
-// stored is what the store says. If it does not answer the metrics are absent,
-// and the page still tells the rest.
-func (m collector) stored(ctx context.Context, gauge func(*prometheus.Desc, float64, ...string)) {
-	s, err := m.c.Status(ctx)
-	if err != nil {
-		return
-	}
-	for _, c := range s.Controllers {
-		gauge(descOnline, number(c.Online), c.Name)
-		gauge(descStored, float64(c.Records), c.Name)
-	}
-	open := map[string]int{
-		string(central.AlarmFork): 0, string(central.AlarmRollback): 0, string(central.AlarmEpoch): 0,
-		string(central.AlarmGap): 0, string(central.AlarmInvalid): 0, string(central.AlarmSilent): 0,
-	}
-	for _, a := range s.Alarms {
-		open[a.Kind]++
-	}
-	for kind, n := range open {
-		gauge(descAlarms, float64(n), kind)
-	}
-}
-
-func number(b bool) float64 {
-	if b {
-		return 1
-	}
-	return 0
 }

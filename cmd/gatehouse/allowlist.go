@@ -56,7 +56,8 @@ type allowlistSite struct {
 }
 
 func (f *allowlistFlags) open() (*allowlistSite, error) {
-	s := &allowlistSite{dir: f.data, formats: badge.Builtin(), ladder: allowlist.Ladder{StaleAfter: 24 * time.Hour}, zone: time.Local}
+	s := &allowlistSite{dir: f.data, formats: badge.Builtin(), zone: time.Local}
+	ages := config.Allowlist{StaleAfter: 24 * time.Hour}
 	provider := keys.File
 	if f.config != "" {
 		// A demonstration's configuration may be looked at: nothing is driven here.
@@ -65,7 +66,7 @@ func (f *allowlistFlags) open() (*allowlistSite, error) {
 			return nil, err
 		}
 		s.dir, s.formats = c.Data, c.Table
-		s.ladder = allowlist.Ladder{StaleAfter: c.Allowlist.StaleAfter, ExpiredAfter: c.Allowlist.ExpiredAfter, ExpiredKinds: c.Allowlist.ExpiredKinds}
+		ages = c.Allowlist
 		if c.Zone != nil {
 			s.zone = c.Zone
 		}
@@ -95,13 +96,14 @@ func (f *allowlistFlags) open() (*allowlistSite, error) {
 			return nil, fmt.Errorf("--timezone: %w", err)
 		}
 	}
+	s.ladder = ladder(ages, governedByCRM(trust))
 	return s, s.trust(k, trust)
 }
 
 // trust chooses the key that governs the allowlist.
 func (s *allowlistSite) trust(k *keys.ControllerKeys, trust *pki.Trust) error {
 	governor := k.Policy.JWK()
-	if trust != nil && trust.PolicyAuthority == pki.PolicyFromCRM {
+	if governedByCRM(trust) {
 		governor = trust.PolicyRoot
 	} else {
 		s.signer = k.Policy
@@ -114,6 +116,7 @@ func (s *allowlistSite) trust(k *keys.ControllerKeys, trust *pki.Trust) error {
 func newAllowlistImportCmd() *cobra.Command {
 	var flags allowlistFlags
 	var above uint64
+	var empty bool
 	cmd := &cobra.Command{
 		Use:   "import FILE.csv|FILE.toml",
 		Short: "Replace the allowlist by a file, all or nothing",
@@ -169,15 +172,21 @@ own: "lab;server-rooms@nights". extended and break_glass are yes or no.`,
 			if err != nil {
 				return err
 			}
-			return site.importFile(cmd.Context(), args[0], above, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return site.importFile(cmd.Context(), args[0], importOptions{above, empty}, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	flags.register(cmd)
+	cmd.Flags().BoolVar(&empty, "empty", false, "import a file that lets nobody in")
 	cmd.Flags().Uint64Var(&above, "above", 0, "make the new version higher than this `version`, which the daemon names when it refuses a file as too old")
 	return cmd
 }
 
-func (s *allowlistSite) importFile(ctx context.Context, name string, above uint64, stdout, stderr io.Writer) (err error) {
+type importOptions struct {
+	above uint64 // the new version is higher
+	empty bool   // a file without credentials is meant
+}
+
+func (s *allowlistSite) importFile(ctx context.Context, name string, o importOptions, stdout, stderr io.Writer) (err error) {
 	if s.signer == nil {
 		return fmt.Errorf("the CRM governs this controller's allowlist: change it there")
 	}
@@ -204,7 +213,10 @@ func (s *allowlistSite) importFile(ctx context.Context, name string, above uint6
 	if err != nil {
 		return err
 	}
-	m, err := imp.Apply(ctx, plan, allowlist.ApplyOptions{Signer: s.signer, Now: time.Now(), Above: above,
+	if plan.Credentials() == 0 && !o.empty {
+		return fmt.Errorf("%s has no credentials: nobody could enter any more. Nothing was changed; --empty imports it all the same", name)
+	}
+	m, err := imp.Apply(ctx, plan, allowlist.ApplyOptions{Signer: s.signer, Now: time.Now(), Above: o.above,
 		Progress: func(what string, total int64) allowlist.Meter { return cli.NewProgress(stderr, what, total) }})
 	if err != nil {
 		return err
@@ -227,15 +239,19 @@ func (s *allowlistSite) readPlan(imp *allowlist.Import, name string, stderr io.W
 	default:
 		return nil, fmt.Errorf("%q is neither .csv nor .toml", name)
 	}
+	// Before it is opened: a pipe would hang there, and a device never ends.
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%q is not a regular file", name)
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
 	progress := cli.NewProgress(stderr, "reading bytes", info.Size())
 	defer progress.Done()
 	return read(f, allowlist.ReadOptions{Index: s.keys.Index, Formats: s.formats, Zone: s.zone, Advance: progress.Add})

@@ -39,7 +39,7 @@ func TestLocalImportIsRefusedOnceTheCRMGovernsThePolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := site.importFile(t.Context(), file, 0, io.Discard, io.Discard); err != nil {
+	if err := site.importFile(t.Context(), file, importOptions{}, io.Discard, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	for authority, refused := range map[pki.PolicyAuthority]bool{pki.PolicyFromSite: false, pki.PolicyFromCRM: true} {
@@ -47,7 +47,7 @@ func TestLocalImportIsRefusedOnceTheCRMGovernsThePolicy(t *testing.T) {
 		if err := site.trust(own, &pki.Trust{PolicyAuthority: authority, PolicyRoot: crm.Policy.JWK()}); err != nil {
 			t.Fatal(err)
 		}
-		err := site.importFile(t.Context(), file, 0, io.Discard, io.Discard)
+		err := site.importFile(t.Context(), file, importOptions{}, io.Discard, io.Discard)
 		if (err != nil) != refused || refused && !strings.Contains(err.Error(), "the CRM governs") {
 			t.Errorf("authority %q: import gave %v", authority, err)
 		}
@@ -60,5 +60,23 @@ func TestLocalImportIsRefusedOnceTheCRMGovernsThePolicy(t *testing.T) {
 				t.Error(err)
 			}
 		}
+	}
+}
+
+// What a person is told of an allowlist's age is what the daemon decides by.
+func TestAnExplanationHasTheDaemonsLadderOfAge(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "door")
+	if err := keys.MakeDir(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keys.InitController(pki.KeysDir(dir), keys.ES256); err != nil {
+		t.Fatal(err)
+	}
+	site, err := (&allowlistFlags{data: dir, timezone: "UTC"}).open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if site.ladder.StaleAfter != 0 || site.ladder.ExpiredAfter != 0 {
+		t.Errorf("an allowlist that the site makes itself ages: %+v", site.ladder)
 	}
 }

@@ -85,7 +85,10 @@ func (c *controller) openKeys(context.Context) (err error) {
 		return err
 	}
 	if c.keys, err = keys.LoadController(p); err != nil {
-		return fmt.Errorf("%w\nwithout its keys the controller does not start; `gatehouse init` makes them", err)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w\nwithout its keys the controller does not start; `gatehouse init` makes them", err)
+		}
+		return err
 	}
 	c.log.Info("keys", "provider", p.Name(), "protection", p.Describe(), "log_key", c.keys.Log.KeyID())
 	return nil
@@ -227,20 +230,24 @@ func (c *controller) openPolicy(ctx context.Context) error {
 	return nil
 }
 
-// ladder is the allowlist's ladder of age. One that the site makes itself is
-// current until it is replaced, unless the configuration lets it expire.
-func (c *controller) ladder() allowlist.Ladder {
-	cfg := c.cfg.Allowlist
-	if !c.fromCRM() && cfg.ExpiredAfter == 0 {
+// ladder is the allowlist's ladder of age.
+func (c *controller) ladder() allowlist.Ladder { return ladder(c.cfg.Allowlist, c.fromCRM()) }
+
+// ladder is the ladder of age that a configuration makes. An allowlist that
+// the site makes itself is current until it is replaced, unless the
+// configuration lets it expire.
+func ladder(cfg config.Allowlist, fromCRM bool) allowlist.Ladder {
+	if !fromCRM && cfg.ExpiredAfter == 0 {
 		return allowlist.Ladder{}
 	}
 	return allowlist.Ladder{StaleAfter: cfg.StaleAfter, ExpiredAfter: cfg.ExpiredAfter, ExpiredKinds: cfg.ExpiredKinds}
 }
 
 // fromCRM says that the CRM governs who may enter, and not the site.
-func (c *controller) fromCRM() bool {
-	return c.trust != nil && c.trust.PolicyAuthority == pki.PolicyFromCRM
-}
+func (c *controller) fromCRM() bool { return governedByCRM(c.trust) }
+
+// governedByCRM is fromCRM of what a controller pinned; nil: nothing.
+func governedByCRM(t *pki.Trust) bool { return t != nil && t.PolicyAuthority == pki.PolicyFromCRM }
 
 // policyVerifier is of the key that governs the allowlist: the site's own, or
 // the one that the CRM pinned.

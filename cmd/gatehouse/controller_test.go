@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -222,6 +223,13 @@ func TestNoMessageMovesAStrike(t *testing.T) {
 	if unlocked() {
 		t.Fatal("a message moved the strike")
 	}
+
+	// A controller that serves an older allowlist than it once did says so.
+	c.link.newest.Store(7)
+	if faults := c.Faults(); len(faults) != 1 || !strings.Contains(faults[0].What, "--above 7") {
+		t.Errorf("faults %v", faults)
+	}
+	c.link.newest.Store(1)
 
 	f, _ := badge.Builtin().Format("H10301")
 	frame, err := f.Encode(badge.Credential{Format: "H10301", Facility: 123, Number: 4567})

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gatehouse-acs/gatehouse/internal/clock"
 	"github.com/gatehouse-acs/gatehouse/internal/pki"
 	"github.com/gatehouse-acs/gatehouse/sync/mqtt"
 	"github.com/gatehouse-acs/gatehouse/sync/uplink"
@@ -20,8 +21,11 @@ import (
 type link struct {
 	conn    *mqtt.Conn
 	uplink  *uplink.Uplink
+	clock   *clock.Clock
 	log     *slog.Logger
-	refused atomic.Uint64 // messages that no part of the controller takes
+	refused atomic.Uint64  // messages that no part of the controller takes
+	newest  atomic.Uint64  // allowlist version that the CRM has seen used here
+	heard   chan time.Time // the newest receipt's time, for the clock
 }
 
 func (c *controller) openLink(context.Context) error {
@@ -40,7 +44,7 @@ func (c *controller) openLink(context.Context) error {
 	if err != nil {
 		return err
 	}
-	l := &link{log: c.log}
+	l := &link{log: c.log, clock: c.clock, heard: make(chan time.Time, 1)}
 	l.uplink, err = uplink.New(uplink.Options{
 		Controller: c.cfg.Name,
 		Log:        c.records,
@@ -50,9 +54,12 @@ func (c *controller) openLink(context.Context) error {
 		Own:        c.own.NoteVerifier,
 		Policy:     func() uint64 { return c.policy.Policy(time.Now()).Version },
 		Clock:      func() visitorlog.Clock { _, s := c.stamp(); return s },
-		Received:   func(t time.Time, _ uint64) { c.clock.SetFloor(t) },
-		Silent:     func() { l.conn.Reconnect("the CRM does not answer") },
-		Logger:     c.log,
+		Received: func(t time.Time, policy uint64) {
+			l.hear(t)
+			l.newest.Store(policy)
+		},
+		Silent: func() { l.conn.Reconnect("the CRM does not answer") },
+		Logger: c.log,
 	})
 	if err != nil {
 		return err
@@ -101,11 +108,38 @@ func (l *link) Run(ctx context.Context) error {
 	g := new(errgroup.Group)
 	g.Go(func() error { return l.conn.Run(connected) })
 	g.Go(func() error { l.receive(connected); return nil })
+	g.Go(func() error { l.keepFloor(connected); return nil })
 	g.Go(func() error {
 		defer disconnect()
 		return l.uplink.Run(ctx)
 	})
 	return g.Wait()
+}
+
+// hear notes the time of a receipt. The clock writes floors to the disk now and
+// then, which the uplink must not wait for: of what comes meanwhile the newest
+// counts.
+func (l *link) hear(t time.Time) {
+	select {
+	case before := <-l.heard:
+		if before.After(t) {
+			t = before
+		}
+	default:
+	}
+	l.heard <- t // the uplink alone sends, and has made room
+}
+
+// keepFloor raises the clock's floor to the times that were heard.
+func (l *link) keepFloor(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case t := <-l.heard:
+			l.clock.SetFloor(t)
+		}
+	}
 }
 
 // receive hands each message to the part that takes it.

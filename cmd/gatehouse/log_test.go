@@ -205,3 +205,57 @@ func TestFollowShowsRecordsAsTheyComeAndGoesOnInANewEpoch(t *testing.T) {
 		t.Errorf("ended with %d\n%s", status, out.b.String())
 	}
 }
+
+// TestARecordOfAFormerEpochIsProved has a countersigned epoch whose database
+// was set aside, and a new one that nobody countersigned.
+func TestARecordOfAFormerEpochIsProved(t *testing.T) {
+	ctx := t.Context()
+	dir := filepath.Join(t.TempDir(), "door")
+	gatehouse := func(args ...string) (status int, said string) {
+		var out syncBuffer
+		status = cli.Run(ctx, newRoot(), append(args, "--data", dir), &out, &out)
+		return status, out.b.String()
+	}
+	if status, said := gatehouse("init", "--controller", "north-1"); status != 0 {
+		t.Fatal(said)
+	}
+	if err := writeDay(dir); err != nil {
+		t.Fatal(err)
+	}
+	now, state := time.Now(), access.ClockSynchronised
+	l, err := openLog(dir, &now, &state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	former := l.Epoch()
+	r := visitorlog.Receipt{Epoch: former, Size: 5, Time: now, JWS: "eyJh.eyJi.c2ln"}
+	if r.Root, err = l.Root(ctx, 5); err != nil {
+		t.Fatal(err)
+	}
+	if r.Checkpoint, err = l.Checkpoint(ctx, 5); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Acknowledge(ctx, r); err != nil {
+		t.Fatal(err)
+	}
+	prove := func(args ...string) (int, string) { return gatehouse(append([]string{"log", "proof"}, args...)...) }
+	status, present := prove("3")
+	if p, err := visitorlog.ParseProof([]byte(present)); status != 0 || err != nil || p.Index != 3 || p.Size != 5 || p.Epoch != former {
+		t.Fatalf("%d, %v\n%s", status, err, present)
+	}
+	if status, said := prove("5"); status != 1 || !strings.Contains(said, "not countersigned by the CRM yet: it has the 5 records before") {
+		t.Errorf("a record after the receipt: %d, %s", status, said)
+	}
+
+	r.Size = 100
+	if begun, err := l.Reconcile(ctx, r); err != nil || !begun {
+		t.Fatal(begun, err)
+	}
+	if status, said := prove("0"); status != 1 || !strings.Contains(said, "not countersigned") {
+		t.Errorf("a record of the new epoch: %d, %s", status, said)
+	}
+	if status, said := prove("3", "--epoch", former); status != 0 || said != present {
+		t.Errorf("a record of the former epoch: %d, %s; want\n%s", status, said, present)
+	}
+}

@@ -97,7 +97,7 @@ func runController(cmd *cobra.Command, file string, demo bool, logs cli.LogOptio
 		return err
 	}
 	registry := metrics.NewRegistry(cli.Version())
-	registry.MustRegister(collector{c})
+	registry.MustRegister(metrics.Collector(c.collect))
 	server, err := metrics.Listen(metrics.Options{
 		Listen:   cfg.HTTP.Listen,
 		Registry: registry,

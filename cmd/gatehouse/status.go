@@ -41,6 +41,32 @@ type recordStatus struct {
 	Epoch        string `json:"epoch"`
 	Size         uint64 `json:"size"`
 	Acknowledged uint64 `json:"acknowledged"` // by the CRM's receipts
+
+	Verification verificationStatus `json:"verification"`
+}
+
+// verificationStatus is how far the verification of the whole log has come,
+// which begins at the start and keeps no door waiting.
+type verificationStatus struct {
+	Done    int64     `json:"done"`
+	Total   int64     `json:"total"`
+	Ended   time.Time `json:"ended,omitzero"`
+	Fault   string    `json:"fault,omitempty"`   // what was found wrong
+	Trouble string    `json:"trouble,omitempty"` // why it could not look
+}
+
+func (v verificationStatus) String() string {
+	switch {
+	case v.Fault != "":
+		return "DAMAGED: " + v.Fault
+	case v.Trouble != "":
+		return "not verified: " + v.Trouble
+	case !v.Ended.IsZero():
+		return fmt.Sprintf("all %d of the start verified", v.Total)
+	case v.Total == 0:
+		return "about to be verified"
+	}
+	return fmt.Sprintf("%d of %d verified so far (%d %%)", v.Done, v.Total, 100*v.Done/v.Total)
 }
 
 type linkStatus struct {
@@ -48,6 +74,7 @@ type linkStatus struct {
 	Since       time.Time `json:"since"`
 	LastError   string    `json:"last_error,omitempty"`
 	LastReceipt time.Time `json:"last_receipt,omitzero"`
+	Overdue     time.Time `json:"overdue,omitzero"` // since when a receipt has stayed out
 }
 
 // Status is a snapshot of the controller.
@@ -66,14 +93,16 @@ func (c *controller) Status(ctx context.Context) (status, error) {
 		Allowlist:  c.policy.Status(now),
 		Faults:     c.Faults(),
 	}
+	v := c.records.Verification()
+	s.Records.Verification = verificationStatus{v.Done, v.Total, v.Ended, v.Fault, v.Trouble}
 	for _, d := range c.doors {
 		s.Doors = append(s.Doors, d.Status())
 	}
 	if c.link != nil {
-		conn := c.link.conn.Status()
+		conn, up := c.link.conn.Status(), c.link.uplink.Status()
 		s.Link = &linkStatus{
 			Connected: conn.Connected, Since: conn.Since, LastError: conn.LastError,
-			LastReceipt: c.link.uplink.Status().LastReceipt,
+			LastReceipt: up.LastReceipt, Overdue: up.Overdue,
 		}
 	}
 	return s, nil
@@ -89,8 +118,18 @@ func (c *controller) Faults() []metrics.Fault {
 			faults = append(faults, metrics.Fault{Part: "door " + s.Door + ", " + f.Part, What: f.Fault})
 		}
 	}
-	if s := c.policy.Status(time.Now()); s.Fault != "" {
+	if v := c.records.Verification(); v.Fault != "" {
+		faults = append(faults, metrics.Fault{Part: "records", What: "the log is damaged: " + v.Fault})
+	}
+	s := c.policy.Status(time.Now())
+	if s.Fault != "" {
 		faults = append(faults, metrics.Fault{Part: "allowlist", What: s.Fault})
+	}
+	if c.link != nil {
+		if newest := c.link.newest.Load(); newest > s.Version {
+			faults = append(faults, metrics.Fault{Part: "allowlist", What: fmt.Sprintf(
+				"version %d is served, and version %d was used here already: import the newest again with --above %d", s.Version, newest, newest)})
+		}
 	}
 	return faults
 }
@@ -160,10 +199,14 @@ func (s status) print(out io.Writer) error {
 	row("clock", "%s, %s", s.Clock.Time.Format(time.RFC3339), s.Clock.State)
 	row("keys", "provider %s", s.Keys)
 	row("records", "%d, %d of them countersigned by the CRM; epoch %s", s.Records.Size, s.Records.Acknowledged, s.Records.Epoch)
+	row("", "%s", s.Records.Verification)
 	row("allowlist", "version %d, %d credentials, %s", s.Allowlist.Version, s.Allowlist.Credentials, s.Allowlist.Freshness)
 	switch {
 	case s.Link == nil:
 		row("CRM", "none: works alone")
+	case s.Link.Connected && !s.Link.Overdue.IsZero():
+		row("CRM", "connected since %s, but RECEIPTS STAY OUT since %s: is gatehouse-crm running, and do the broker's rules let records through?",
+			s.Link.Since.Local().Format(time.DateTime), s.Link.Overdue.Local().Format(time.DateTime))
 	case s.Link.Connected:
 		row("CRM", "connected since %s", s.Link.Since.Local().Format(time.DateTime))
 	default:

@@ -40,8 +40,8 @@ type row struct {
 	what            string
 	unit            string
 	got             float64
-	limit           float64 // 0: none
-	least, most     float64 // goals; 0: none
+	limit           float64  // 0: none
+	least, most     *float64 // goals; nil: none
 	ofRatio, missed bool
 }
 
@@ -111,9 +111,15 @@ func parse(line string) (r row, is bool, err error) {
 		r.unit, r.got = "ns/op", metrics["ns/op"]
 		return r, true, nil
 	}
+	goal := func(name string) *float64 {
+		if v, ok := metrics[name]; ok {
+			return &v
+		}
+		return nil
+	}
 	r.limit = metrics["limit-"+r.unit]
-	r.least, r.most = metrics["min-ratio"], metrics["max-ratio"]
-	r.ofRatio = r.least != 0 || r.most != 0
+	r.least, r.most = goal("min-ratio"), goal("max-ratio")
+	r.ofRatio = r.least != nil || r.most != nil
 	held := r.got
 	switch {
 	case r.ofRatio && r.limit == 0:
@@ -121,9 +127,9 @@ func parse(line string) (r row, is bool, err error) {
 	case r.ofRatio:
 		held = r.got / r.limit
 	default:
-		r.least, r.most = metrics["min-"+r.unit], metrics["max-"+r.unit]
+		r.least, r.most = goal("min-"+r.unit), goal("max-"+r.unit)
 	}
-	r.missed = r.least != 0 && held < r.least || r.most != 0 && held > r.most
+	r.missed = r.least != nil && held < *r.least || r.most != nil && held > *r.most
 	return r, true, nil
 }
 
@@ -164,11 +170,11 @@ func (r row) goal() string {
 		return quantity(v, r.unit)
 	}
 	var goals []string
-	if r.least != 0 {
-		goals = append(goals, "≥ "+show(r.least))
+	if r.least != nil {
+		goals = append(goals, "≥ "+show(*r.least))
 	}
-	if r.most != 0 {
-		goals = append(goals, "≤ "+show(r.most))
+	if r.most != nil {
+		goals = append(goals, "≤ "+show(*r.most))
 	}
 	return strings.Join(goals, ", ")
 }

@@ -49,6 +49,8 @@ func TestAMissedGoalIsMarkedAndFails(t *testing.T) {
 		{"11 got-MB 10 max-MB", false},
 		{"9 got-x/s 10 min-x/s", false},
 		{"9 got-x/s", true},
+		{"0 got-allocs/op 0 max-allocs/op", true},
+		{"1 got-allocs/op 0 max-allocs/op", false},
 	} {
 		var out strings.Builder
 		ok, err := run(strings.NewReader(header+"BenchmarkX-2 1 "+tt.metrics+"\n"), &out, io.Discard)

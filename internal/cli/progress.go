@@ -43,6 +43,24 @@ func NewProgress(w io.Writer, what string, total int64) *Progress {
 	return p
 }
 
+// Report is a progress report for work that tells how far it has come, and
+// of how much, when it knows. End it with end.
+func Report(w io.Writer, what string) (progress func(done, total int64), end func()) {
+	var p *Progress
+	var shown int64
+	return func(done, total int64) {
+			if p == nil {
+				p = NewProgress(w, what, total)
+			}
+			p.Add(done - shown)
+			shown = done
+		}, func() {
+			if p != nil {
+				p.Done()
+			}
+		}
+}
+
 // Add says that n more are done.
 func (p *Progress) Add(n int64) {
 	p.mu.Lock()

@@ -34,6 +34,11 @@ const (
 	// NTP slews what is smaller.
 	stepOver = 2 * time.Second
 
+	// rememberEvery is how far the floor rises before it is remembered again:
+	// each receipt raises it, and each memory costs a card several writes. The
+	// log keeps the receipts themselves.
+	rememberEvery = 10 * time.Minute
+
 	watchEvery = time.Second
 )
 
@@ -108,8 +113,9 @@ type Memory struct {
 // Options make a Clock.
 type Options struct {
 	Memory Memory
-	// Remember is called, one call at a time, whenever the memory has
-	// changed: seldom, and from whichever goroutine noticed. May be nil.
+	// Remember is called, one call at a time, when the boot has changed or the
+	// floor has risen by rememberEvery, from whichever goroutine noticed. May
+	// be nil.
 	Remember func(Memory)
 	Logger   *slog.Logger
 }
@@ -238,7 +244,7 @@ func (c *Clock) tell() {
 	c.mu.Lock()
 	m := c.memory
 	c.mu.Unlock()
-	if c.remember != nil && m != c.told {
+	if c.remember != nil && (m.Boot != c.told.Boot || m.Floor.Sub(c.told.Floor) >= rememberEvery) {
 		c.told = m
 		c.remember(m)
 	}

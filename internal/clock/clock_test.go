@@ -160,6 +160,21 @@ func TestFloorOnlyRises(t *testing.T) {
 	}
 }
 
+func TestAFloorThatEachReceiptRaisesIsNotWrittenEachTime(t *testing.T) {
+	var kept []Memory
+	c := open(t, newMachine(), Options{Memory: Memory{Floor: noon, Boot: "boot-1"}, Remember: func(m Memory) { kept = append(kept, m) }})
+	for i := range 25 * 60 {
+		c.SetFloor(noon.Add(time.Duration(i+1) * time.Second))
+	}
+	if want := noon.Add(25 * time.Minute); !c.Floor().Equal(want) {
+		t.Errorf("floor %v, want %v", c.Floor(), want)
+	}
+	want := []Memory{{noon.Add(10 * time.Minute), "boot-1"}, {noon.Add(20 * time.Minute), "boot-1"}}
+	if !cmp.Equal(kept, want) {
+		t.Errorf("remembered %+v, want %+v", kept, want)
+	}
+}
+
 func TestTLSTimeIsTheLatestOfClockFloorAndBuild(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine()

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/gatehouse-acs/gatehouse/internal/spelling"
 )
 
 // decoder fills structs from a decoded document and reports everything that
@@ -90,7 +92,7 @@ func fieldsOf(t reflect.Type) map[string]int {
 }
 
 func (d *decoder) unknown(path, key string, known []string) {
-	if like := nearest(key, known); like != "" {
+	if like := spelling.Nearest(key, known); like != "" {
 		d.add(path, "there is no key %q here: did you mean %q?", key, like)
 		return
 	}
@@ -263,37 +265,4 @@ func show(v any) string {
 	default:
 		return fmt.Sprint(v)
 	}
-}
-
-// nearest is the known word that is most like a mistyped one; empty if none is
-// like it.
-func nearest(word string, known []string) string {
-	best, distance := "", max(1, len(word)/3)+1
-	for _, k := range known {
-		if n := edits(word, k); n < distance {
-			best, distance = k, n
-		}
-	}
-	return best
-}
-
-// edits is the Levenshtein distance, in bytes.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

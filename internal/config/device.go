@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/gatehouse-acs/gatehouse/drivers"
+	"github.com/gatehouse-acs/gatehouse/internal/spelling"
 )
 
 // Device is one device of a driver, as in
@@ -80,7 +81,7 @@ func (d *decoder) driver(path, name string) (drivers.Driver, bool) {
 	driver, ok := drivers.Lookup(name)
 	switch {
 	case !ok:
-		if like := nearest(name, driverNames()); like != "" {
+		if like := spelling.Nearest(name, driverNames()); like != "" {
 			d.add(path, "there is no driver %q: did you mean %q?", name, like)
 		} else {
 			d.add(path, "there is no driver %q: the drivers are %s", name, strings.Join(driverNames(), ", "))

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	cosig "github.com/transparency-dev/formats/note"
@@ -129,3 +130,13 @@ func (k *CosignerKey) Receipts() (*Verifier, error) { return NewVerifier(k.jwk, 
 
 // Bundles verifies bundles.
 func (k *CosignerKey) Bundles() (*Verifier, error) { return NewVerifier(k.jwk, TypeBundle) }
+
+// Countersigned verifies the cosignature under a signed note, and returns when
+// it was made, by the cosigner's clock.
+func (k *CosignerKey) Countersigned(signed string) (time.Time, error) {
+	n, err := note.Open([]byte(signed), note.VerifierList(k.note))
+	if err != nil {
+		return time.Time{}, fmt.Errorf("not countersigned by %q: %w", k.Name(), err)
+	}
+	return cosig.CoSigV1Timestamp(n.Sigs[0])
+}

@@ -28,9 +28,9 @@ var (
 // goroutines.
 type Signer struct {
 	mask
-	key  crypto.Signer
-	jwk  jose.JSONWebKey
-	jose jose.Signer
+	key    crypto.Signer
+	jwk    jose.JSONWebKey
+	header string // the protected header, encoded
 }
 
 // NewSigner returns a Signer for an ECDSA P-256 or Ed25519 key, which may live
@@ -40,15 +40,11 @@ func NewSigner(key crypto.Signer, typ string) (*Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Signer{mask: "signing key", key: key, jwk: jwk}
-	s.jose, err = jose.NewSigner(
-		jose.SigningKey{Algorithm: jose.SignatureAlgorithm(jwk.Algorithm), Key: opaque{s}},
-		(&jose.SignerOptions{}).WithType(jose.ContentType(typ)),
-	)
+	h, err := encodeHeader(jwk, typ)
 	if err != nil {
 		return nil, fmt.Errorf("JWS signer: %w", err)
 	}
-	return s, nil
+	return &Signer{mask: "signing key", key: key, jwk: jwk, header: h}, nil
 }
 
 // As returns a Signer that uses the same key for another sort of JWS.
@@ -57,11 +53,17 @@ func (s *Signer) As(typ string) (*Signer, error) { return NewSigner(s.key, typ) 
 // Sign returns the compact JWS of payload. ECDSA signatures are randomised:
 // keep what Sign returns, a second call returns something else.
 func (s *Signer) Sign(payload []byte) (string, error) {
-	o, err := s.jose.Sign(payload)
+	enc := base64.RawURLEncoding
+	jws := make([]byte, 0, len(s.header)+len(".")+enc.EncodedLen(len(payload))+len(".")+enc.EncodedLen(64))
+	jws = append(jws, s.header...)
+	jws = append(jws, '.')
+	jws = enc.AppendEncode(jws, payload)
+	sig, err := s.signature(jws)
 	if err != nil {
 		return "", fmt.Errorf("sign: %w", err)
 	}
-	return o.CompactSerialize()
+	jws = append(jws, '.')
+	return string(enc.AppendEncode(jws, sig)), nil
 }
 
 // Verifier returns the Verifier of this key for JWS of the sort typ.
@@ -76,22 +78,14 @@ func (s *Signer) KeyID() string { return s.jwk.KeyID }
 // Algorithm is the key's algorithm.
 func (s *Signer) Algorithm() Algorithm { return Algorithm(s.jwk.Algorithm) }
 
-// opaque lets go-jose sign with any crypto.Signer, and makes ECDSA signatures
+// signature signs the first two parts of a JWS. ECDSA signatures are made
 // canonical.
-type opaque struct{ s *Signer }
-
-func (o opaque) Public() *jose.JSONWebKey { return &o.s.jwk }
-
-func (o opaque) Algs() []jose.SignatureAlgorithm {
-	return []jose.SignatureAlgorithm{jose.SignatureAlgorithm(o.s.jwk.Algorithm)}
-}
-
-func (o opaque) SignPayload(payload []byte, alg jose.SignatureAlgorithm) ([]byte, error) {
-	if alg == jose.EdDSA {
-		return o.s.key.Sign(rand.Reader, payload, crypto.Hash(0))
+func (s *Signer) signature(input []byte) ([]byte, error) {
+	if s.jwk.Algorithm == string(EdDSA) {
+		return s.key.Sign(rand.Reader, input, crypto.Hash(0))
 	}
-	digest := sha256.Sum256(payload)
-	der, err := o.s.key.Sign(rand.Reader, digest[:], crypto.SHA256)
+	digest := sha256.Sum256(input)
+	der, err := s.key.Sign(rand.Reader, digest[:], crypto.SHA256)
 	if err != nil {
 		return nil, err
 	}
@@ -125,11 +119,11 @@ func NewVerifier(k jose.JSONWebKey, typ string) (*Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := json.Marshal(header{k.Algorithm, k.KeyID, typ})
+	h, err := encodeHeader(k, typ)
 	if err != nil {
 		return nil, err
 	}
-	return &Verifier{jwk: k, typ: typ, header: base64.RawURLEncoding.EncodeToString(h)}, nil
+	return &Verifier{jwk: k, typ: typ, header: h}, nil
 }
 
 // header is the protected header, in the order in which it is written.
@@ -137,6 +131,12 @@ type header struct {
 	Alg string `json:"alg"`
 	Kid string `json:"kid"`
 	Typ string `json:"typ"`
+}
+
+// encodeHeader is the one protected header that a JWS of that key and sort has.
+func encodeHeader(k jose.JSONWebKey, typ string) (string, error) {
+	h, err := json.Marshal(header{k.Algorithm, k.KeyID, typ})
+	return base64.RawURLEncoding.EncodeToString(h), err
 }
 
 // JWK is the public key.

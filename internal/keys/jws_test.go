@@ -114,7 +114,7 @@ func TestKeyIDIsTheThumbprintOfRFC7638(t *testing.T) {
 func raw(t testing.TB, s *Signer, header, payload string) string {
 	t.Helper()
 	input := b64(header) + "." + b64(payload)
-	sig, err := opaque{s}.SignPayload([]byte(input), jose.SignatureAlgorithm(s.Algorithm()))
+	sig, err := s.signature([]byte(input))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -143,7 +143,7 @@ func join(sep string, parts ...string) string {
 // Time is when a record was written, in the site's time; a question mark
 // follows where the controller's clock had never been set.
 func Time(r *visitorlog.Record, zone *time.Location) string {
-	s := r.Time.In(zone).Format("2006-01-02 15:04:05 MST")
+	s := r.Time.In(zone).Format(timeForm)
 	if r.Data.Clock.State == access.ClockUnset {
 		s += "?"
 	}

@@ -176,10 +176,12 @@ func TestAnExportAppearsWholeOrNotAtAll(t *testing.T) {
 	broken := errors.New("broken")
 	h := Header{Controller: "north-1", Size: 3, Keys: json.RawMessage("{}")}
 	for name, export := range map[string]func() error{
-		"source":     func() error { return Export(path, h, entries(2, broken), signed) },
-		"too few":    func() error { return Export(path, h, entries(2, nil), signed) },
-		"too many":   func() error { return Export(path, h, entries(4, nil), signed) },
-		"checkpoint": func() error { return Export(path, h, entries(3, nil), func() (string, error) { return "", broken }) },
+		"source":   func() error { return Export(path, Section{h, entries(2, broken), signed}) },
+		"too few":  func() error { return Export(path, Section{h, entries(2, nil), signed}) },
+		"too many": func() error { return Export(path, Section{h, entries(4, nil), signed}) },
+		"checkpoint": func() error {
+			return Export(path, Section{h, entries(3, nil), func() (string, error) { return "", broken }})
+		},
 	} {
 		if err := export(); err == nil {
 			t.Errorf("%s: no error", name)
@@ -188,10 +190,10 @@ func TestAnExportAppearsWholeOrNotAtAll(t *testing.T) {
 			t.Errorf("%s: left %v, %v", name, left, err)
 		}
 	}
-	if err := Export(path, h, entries(3, nil), signed); err != nil {
+	if err := Export(path, Section{h, entries(3, nil), signed}); err != nil {
 		t.Fatal(err)
 	}
-	if err := Export(path, h, entries(3, nil), signed); !errors.Is(err, os.ErrExist) {
+	if err := Export(path, Section{h, entries(3, nil), signed}); !errors.Is(err, os.ErrExist) {
 		t.Errorf("a second export: %v", err)
 	}
 	text, err := os.ReadFile(path)

@@ -3,6 +3,7 @@ package logview
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
@@ -12,6 +13,26 @@ type Check struct {
 	OK   bool
 	What string // such as "signature"
 	Why  string // what is wrong
+}
+
+const timeForm = "2006-01-02 15:04:05 MST"
+
+func check(err error, what string) Check {
+	if err != nil {
+		return Check{What: what, Why: err.Error()}
+	}
+	return Check{OK: true, What: what}
+}
+
+// Present prints one record, for people or for other programs, and says
+// whether it is whole and all that was verified of it is right.
+func Present(w io.Writer, r Row, checks []Check, zone *time.Location, asJSON bool) (good bool, err error) {
+	if asJSON {
+		err = ShowJSON(w, r, checks)
+	} else {
+		err = Show(w, r, checks, zone)
+	}
+	return !r.Damaged && !slices.ContainsFunc(checks, func(c Check) bool { return !c.OK }), err
 }
 
 // Show prints one record with all that it says and what was verified of it.

@@ -118,7 +118,7 @@ func ParseBundle(file []byte) (*Bundle, error) {
 		Issued:          p.Issued,
 	}
 	var err error
-	if b.Cosigner, err = keys.ParseCosigner(p.Cosigner); err != nil {
+	if b.Cosigner, b.PolicyRoot, err = parseAnchors(p.Cosigner, p.PolicyRoot, p.PolicyAuthority, p.Timezone, p.Broker); err != nil {
 		return nil, fmt.Errorf("bundle: %w", err)
 	}
 	v, err := b.Cosigner.Bundles()
@@ -129,18 +129,6 @@ func ParseBundle(file []byte) (*Bundle, error) {
 		return nil, fmt.Errorf("bundle is not signed by its own cosigner: %w", err)
 	}
 	if err := CheckName(p.Controller); err != nil {
-		return nil, fmt.Errorf("bundle: %w", err)
-	}
-	if err := b.PolicyAuthority.Check(); err != nil {
-		return nil, fmt.Errorf("bundle: %w", err)
-	}
-	if b.PolicyRoot, err = keys.ParseJWK(p.PolicyRoot); err != nil {
-		return nil, fmt.Errorf("bundle: policy root: %w", err)
-	}
-	if err := checkTimezone(b.Timezone); err != nil {
-		return nil, fmt.Errorf("bundle: %w", err)
-	}
-	if _, err := parseBroker(b.Broker); err != nil {
 		return nil, fmt.Errorf("bundle: %w", err)
 	}
 	if b.CA, err = x509.ParseCertificate(p.CA); err != nil {

@@ -47,17 +47,7 @@ type trustForm struct {
 // ReadTrust reads what the controller of dir pinned. The error is an
 // fs.ErrNotExist when it has not joined a CRM. It refuses a file that others
 // could have written or read.
-func ReadTrust(dir string) (*Trust, error) {
-	b, err := keys.File(dir).Read(trustFile)
-	if err != nil {
-		return nil, err
-	}
-	t, err := parseTrust(b)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, trustFile), err)
-	}
-	return t, nil
-}
+func ReadTrust(dir string) (*Trust, error) { return readOwn(dir, trustFile, parseTrust) }
 
 func parseTrust(b []byte) (*Trust, error) {
 	var f trustForm
@@ -69,14 +59,10 @@ func parseTrust(b []byte) (*Trust, error) {
 	}
 	t := &Trust{Controller: f.Controller, PolicyAuthority: f.PolicyAuthority, Timezone: f.Timezone, Broker: f.Broker, Issued: f.Issued}
 	var err error
-	if t.Cosigner, err = keys.ParseCosigner(f.Cosigner); err != nil {
+	if t.Cosigner, t.PolicyRoot, err = parseAnchors(f.Cosigner, f.PolicyRoot, f.PolicyAuthority, f.Timezone, f.Broker); err != nil {
 		return nil, err
 	}
-	if t.PolicyRoot, err = keys.ParseJWK(f.PolicyRoot); err != nil {
-		return nil, fmt.Errorf("policy root: %w", err)
-	}
-	_, brokerErr := parseBroker(t.Broker)
-	if err := errors.Join(CheckName(t.Controller), t.PolicyAuthority.Check(), checkTimezone(t.Timezone), brokerErr); err != nil {
+	if err := CheckName(t.Controller); err != nil {
 		return nil, err
 	}
 	return t, nil

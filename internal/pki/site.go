@@ -140,17 +140,7 @@ func (s *Site) Renew(dir string, k *keys.CRMKeys, now time.Time, validity time.D
 // ReadSite reads what the CRM of dir says of itself. The error is an
 // fs.ErrNotExist when there is none. It refuses a file that others could have
 // written.
-func ReadSite(dir string) (*Site, error) {
-	b, err := keys.File(dir).Read(siteFile)
-	if err != nil {
-		return nil, err
-	}
-	s, err := parseSite(b)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, siteFile), err)
-	}
-	return s, nil
-}
+func ReadSite(dir string) (*Site, error) { return readOwn(dir, siteFile, parseSite) }
 
 func parseSite(b []byte) (*Site, error) {
 	var f siteForm
@@ -160,22 +150,45 @@ func parseSite(b []byte) (*Site, error) {
 	if err := checkVersion(f.V); err != nil {
 		return nil, err
 	}
-	s := &Site{Hosts: f.Hosts, Broker: f.Broker, Timezone: f.Timezone, PolicyAuthority: f.PolicyAuthority}
-	if len(s.Hosts) == 0 {
+	if len(f.Hosts) == 0 {
 		return nil, errors.New("no hosts")
 	}
+	s := &Site{Hosts: f.Hosts, Broker: f.Broker, Timezone: f.Timezone, PolicyAuthority: f.PolicyAuthority}
 	var err error
-	if s.Cosigner, err = keys.ParseCosigner(f.Cosigner); err != nil {
-		return nil, err
-	}
-	if s.PolicyRoot, err = keys.ParseJWK(f.PolicyRoot); err != nil {
-		return nil, fmt.Errorf("policy root: %w", err)
-	}
-	_, brokerErr := parseBroker(s.Broker)
-	if err := errors.Join(s.PolicyAuthority.Check(), checkTimezone(s.Timezone), brokerErr); err != nil {
+	if s.Cosigner, s.PolicyRoot, err = parseAnchors(f.Cosigner, f.PolicyRoot, f.PolicyAuthority, f.Timezone, f.Broker); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// readOwn reads a file of a program's own folder. It refuses one that others
+// could have written or read.
+func readOwn[T any](dir, name string, parse func([]byte) (*T, error)) (*T, error) {
+	b, err := keys.File(dir).Read(name)
+	if err != nil {
+		return nil, err
+	}
+	v, err := parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, name), err)
+	}
+	return v, nil
+}
+
+// parseAnchors reads what the CRM's file about itself, a bundle and a
+// controller's trust have in common: the keys that others rely on, and what
+// goes with them.
+func parseAnchors(cosigner string, root json.RawMessage, authority PolicyAuthority, zone, broker string) (*keys.CosignerKey, jose.JSONWebKey, error) {
+	c, err := keys.ParseCosigner(cosigner)
+	if err != nil {
+		return nil, jose.JSONWebKey{}, err
+	}
+	k, err := keys.ParseJWK(root)
+	if err != nil {
+		return nil, k, fmt.Errorf("policy root: %w", err)
+	}
+	_, brokerErr := parseBroker(broker)
+	return c, k, errors.Join(authority.Check(), checkTimezone(zone), brokerErr)
 }
 
 func (s *Site) marshal() ([]byte, error) {

@@ -1,0 +1,279 @@
+package logview
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// Comparison is what differs between a controller's exported logs and the
+// CRM's store.
+type Comparison struct {
+	Door        uint64          `json:"door"` // records exported by the controller
+	CRM         uint64          `json:"crm"`  // records stored by the CRM
+	Differences uint64          `json:"differences"`
+	Epochs      []EpochCompared `json:"epochs"`
+}
+
+// EpochCompared is what differs in one epoch. Sequences are those of the
+// records themselves in each log.
+type EpochCompared struct {
+	Controller string `json:"controller"`
+	Epoch      string `json:"epoch"`
+	Door       uint64 `json:"door"` // records exported by the controller
+	CRM        uint64 `json:"crm"`  // records stored by the CRM
+
+	MissingAtDoor []Range     `json:"missing_at_door,omitempty"`
+	MissingAtCRM  []Range     `json:"missing_at_crm,omitempty"`
+	Other         []OtherLeaf `json:"other,omitempty"` // another leaf at the same sequence
+	Moved         []Moved     `json:"moved,omitempty"` // the same leaf at another sequence
+	Order         []uint64    `json:"order,omitempty"` // exported after a later one, or twice
+}
+
+// Range is the sequences from First to Last.
+type Range struct {
+	First uint64 `json:"first"`
+	Last  uint64 `json:"last"`
+}
+
+// OtherLeaf is a sequence that the two logs fill differently.
+type OtherLeaf struct {
+	Seq  uint64    `json:"seq"`
+	Door tlog.Hash `json:"door"`
+	CRM  tlog.Hash `json:"crm"`
+}
+
+// Moved is a record that stands in both logs, but not at the same sequence.
+type Moved struct {
+	Leaf tlog.Hash `json:"leaf"`
+	Door uint64    `json:"door"`
+	CRM  uint64    `json:"crm"`
+}
+
+// differences counts the sequences that are not the same in both logs, or not
+// in order.
+func (e *EpochCompared) differences() uint64 {
+	n := len(e.Other) + len(e.Order)
+	for _, r := range slices.Concat(e.MissingAtDoor, e.MissingAtCRM) {
+		n += int(r.Last - r.First + 1)
+	}
+	return uint64(n)
+}
+
+// leaves are the leaves of one epoch, by sequence.
+type leaves map[uint64]tlog.Hash
+
+// epochName names an epoch of a controller.
+type epochName struct{ controller, epoch string }
+
+// Compare compares exports with what the CRM stores of the controllers that
+// they are of: each record, and the epochs. It says nothing of signatures.
+func (c *CRM) Compare(ctx context.Context, exports ...io.Reader) (Comparison, error) {
+	door := map[epochName]*exported{}
+	for _, r := range exports {
+		if err := readLeaves(r, door); err != nil {
+			return Comparison{}, fmt.Errorf("read the export: %w", err)
+		}
+	}
+	names := slices.Collect(maps.Keys(door))
+	sizes := map[epochName]uint64{}
+	for _, controller := range controllers(names) {
+		epochs, err := c.Store.Epochs(ctx, controller)
+		if err != nil {
+			return Comparison{}, err
+		}
+		for _, e := range epochs {
+			name := epochName{controller, e.Epoch}
+			sizes[name] = e.Size
+			if door[name] == nil {
+				door[name] = &exported{leaves: leaves{}}
+				names = append(names, name)
+			}
+		}
+	}
+	slices.SortFunc(names, func(a, b epochName) int {
+		return cmp.Or(cmp.Compare(a.controller, b.controller), cmp.Compare(a.epoch, b.epoch))
+	})
+	out := Comparison{Epochs: []EpochCompared{}}
+	for _, name := range names {
+		stored, err := c.leaves(ctx, name, sizes[name])
+		if err != nil {
+			return Comparison{}, err
+		}
+		e := compareLeaves(door[name].leaves, stored)
+		e.Controller, e.Epoch, e.Order = name.controller, name.epoch, door[name].order
+		out.Door += e.Door
+		out.CRM += e.CRM
+		out.Differences += e.differences()
+		out.Epochs = append(out.Epochs, e)
+	}
+	return out, nil
+}
+
+func controllers(names []epochName) []string {
+	var out []string
+	for _, n := range names {
+		if !slices.Contains(out, n.controller) {
+			out = append(out, n.controller)
+		}
+	}
+	return out
+}
+
+// exported is what an export has of one epoch.
+type exported struct {
+	leaves leaves
+	order  []uint64 // sequences out of order
+	last   uint64
+}
+
+func readLeaves(r io.Reader, into map[epochName]*exported) error {
+	var e *exported
+	for x, err := range ReadExport(r) {
+		switch {
+		case err != nil:
+			return err
+		case x.Header != nil:
+			name := epochName{x.Header.Controller, x.Header.Epoch}
+			if into[name] != nil {
+				return fmt.Errorf("epoch %s of %s is exported twice", name.epoch, name.controller)
+			}
+			e = &exported{leaves: leaves{}}
+			into[name] = e
+		case x.Entry != nil:
+			if _, twice := e.leaves[x.Entry.Seq]; twice || len(e.leaves) > 0 && x.Entry.Seq < e.last {
+				e.order = append(e.order, x.Entry.Seq)
+			}
+			e.leaves[x.Entry.Seq], e.last = x.Entry.Leaf, x.Entry.Seq
+		}
+	}
+	if e == nil {
+		return errors.New("the export is empty")
+	}
+	return nil
+}
+
+// leaves reads what the CRM stores of an epoch, each leaf made from the
+// record's bytes.
+func (c *CRM) leaves(ctx context.Context, name epochName, size uint64) (leaves, error) {
+	out := leaves{}
+	for e, err := range c.entries(ctx, name.controller, name.epoch, size) {
+		if err != nil {
+			return nil, err
+		}
+		out[e.Seq] = tlog.RecordHash([]byte(e.JWS))
+	}
+	return out, nil
+}
+
+// compareLeaves says what differs between two logs.
+func compareLeaves(door, crm leaves) EpochCompared {
+	e := EpochCompared{Door: uint64(len(door)), CRM: uint64(len(crm))}
+	// A leaf that is not where it should be may stand elsewhere.
+	elsewhere := map[tlog.Hash]uint64{}
+	for seq, leaf := range crm {
+		if door[seq] != leaf {
+			elsewhere[leaf] = seq
+		}
+	}
+	all := maps.Clone(door)
+	maps.Copy(all, crm)
+	for _, seq := range slices.Sorted(maps.Keys(all)) {
+		here, atDoor := door[seq]
+		there, atCRM := crm[seq]
+		if atDoor && here != there {
+			if at, ok := elsewhere[here]; ok {
+				e.Moved = append(e.Moved, Moved{here, seq, at})
+			}
+		}
+		switch {
+		case !atDoor:
+			e.MissingAtDoor = extend(e.MissingAtDoor, seq)
+		case !atCRM:
+			e.MissingAtCRM = extend(e.MissingAtCRM, seq)
+		case here != there:
+			e.Other = append(e.Other, OtherLeaf{seq, here, there})
+		}
+	}
+	return e
+}
+
+// extend adds the next sequence to ranges.
+func extend(list []Range, seq uint64) []Range {
+	if n := len(list); n > 0 && list[n-1].Last+1 == seq {
+		list[n-1].Last = seq
+		return list
+	}
+	return append(list, Range{seq, seq})
+}
+
+// shownLeaves is how many single differences of a kind a person is shown.
+const shownLeaves = 10
+
+// Print says in words what differs, and in the last line how much.
+func (c Comparison) Print(w io.Writer) error {
+	p := &printer{w: w}
+	for _, e := range c.Epochs {
+		p.say("%s, epoch %s: door %d records, CRM %d records: ", e.Controller, e.Epoch, e.Door, e.CRM)
+		switch {
+		case e.differences() == 0:
+			p.say("the same\n")
+			continue
+		case e.CRM == 0:
+			p.say("the CRM has nothing of this epoch\n")
+			continue
+		case e.Door == 0:
+			p.say("no export has this epoch\n")
+			continue
+		}
+		p.say("they differ\n")
+		for _, m := range []struct {
+			where  string
+			ranges []Range
+		}{{"at the door", e.MissingAtDoor}, {"at the CRM", e.MissingAtCRM}} {
+			for _, r := range m.ranges {
+				if r.First == r.Last {
+					p.say("  missing %s: record %d\n", m.where, r.First)
+				} else {
+					p.say("  missing %s: records %d to %d\n", m.where, r.First, r.Last)
+				}
+			}
+		}
+		each(p, e.Other, func(o OtherLeaf) {
+			p.say("  record %d is another: leaf %s at the door, %s at the CRM\n", o.Seq, o.Door, o.CRM)
+		})
+		each(p, e.Moved, func(m Moved) { p.say("  record %d at the door is record %d at the CRM\n", m.Door, m.CRM) })
+		each(p, e.Order, func(seq uint64) { p.say("  record %d is exported out of order\n", seq) })
+	}
+	p.say("door %d records, CRM %d records, differences %d\n", c.Door, c.CRM, c.Differences)
+	return p.err
+}
+
+// each says the first of a list's items, and how many more there are.
+func each[T any](p *printer, list []T, say func(T)) {
+	for i, item := range list {
+		if i == shownLeaves {
+			p.say("  and %d more: --json lists them\n", len(list)-i)
+			return
+		}
+		say(item)
+	}
+}
+
+// printer keeps the first error of a writer.
+type printer struct {
+	w   io.Writer
+	err error
+}
+
+func (p *printer) say(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.w, format, args...)
+	}
+}

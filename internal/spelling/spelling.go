@@ -1,0 +1,36 @@
+// Package spelling finds the word that somebody may have meant.
+package spelling
+
+// Nearest is the known word that is most like a mistyped one; empty if none is
+// like it.
+func Nearest(word string, known []string) string {
+	best, distance := "", max(1, len(word)/3)+1
+	for _, k := range known {
+		if n := Distance(word, k); n < distance {
+			best, distance = k, n
+		}
+	}
+	return best
+}
+
+// Distance is the number of bytes to change, add or leave out to make a into b
+// (Levenshtein).
+func Distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
