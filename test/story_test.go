@@ -68,6 +68,7 @@ func TestABadgeBecomesACountersignedRecord(t *testing.T) {
 	t.Run("a stock JOSE library verifies the records", func(t *testing.T) {
 		joseVerifies(t, gatehouse, door, filepath.Join(data, "gatehouse-crm.ndjson"))
 	})
+	t.Run("anybody can check the proof of a record", func(t *testing.T) { proofsHold(t, bin, data) })
 	t.Run("what names people or cards is nowhere in clear", func(t *testing.T) { nothingInClear(t, data) })
 	t.Run("the door's log with a changed byte does not verify", func(t *testing.T) {
 		changed := filepath.Join(t.TempDir(), "door")

@@ -24,6 +24,8 @@ const (
 	signalAgain = 500 * time.Millisecond
 )
 
+const aclFile = "acl" // in the broker's folder
+
 // Files are the paths of the PEM files that the broker uses.
 type Files struct{ CA, Cert, Key string }
 
@@ -143,6 +145,22 @@ func (b *Broker) signal(sig os.Signal) error {
 	return errors.Join(fmt.Errorf("mosquitto did not end on %s", sig), err)
 }
 
+// Rules are the access rules in force.
+func (b *Broker) Rules() (string, error) {
+	rules, err := os.ReadFile(b.acl())
+	return string(rules), err
+}
+
+// SetRules puts others in force, as an administrator would.
+func (b *Broker) SetRules(rules string) error {
+	if err := os.WriteFile(b.acl(), []byte(rules), 0o600); err != nil {
+		return err
+	}
+	return b.cmd.Process.Signal(syscall.SIGHUP)
+}
+
+func (b *Broker) acl() string { return filepath.Join(b.dir, aclFile) }
+
 // Log returns what Mosquitto has written since its start.
 func (b *Broker) Log() string { return b.out.String() }
 
@@ -159,7 +177,7 @@ func config(port int, dir string, f Files) (string, error) {
 		return "", err
 	}
 	// Read by Mosquitto after it has given up root's rights, if it has them.
-	acl := filepath.Join(dir, "acl")
+	acl := filepath.Join(dir, aclFile)
 	rules, err := os.ReadFile(filepath.Join(configs, "acl"))
 	if err != nil {
 		return "", err

@@ -1,0 +1,9 @@
+//go:build !long
+
+package figures
+
+const (
+	swipes  = 1200
+	backlog = 100_000
+	starts  = 5
+)

@@ -1,0 +1,396 @@
+package state
+
+import (
+	"database/sql"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	_ "github.com/mattn/go-sqlite3"
+)
+
+// behind changes a database behind the back of the program that has it open.
+func behind(t *testing.T, path, statement string) {
+	t.Helper()
+	db, err := sql.Open("sqlite3", "file:"+path+"?_busy_timeout=5000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	r, err := db.Exec(statement)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := r.RowsAffected(); err != nil || n == 0 {
+		t.Fatalf("%s changed nothing: %v", statement, err)
+	}
+}
+
+// image copies files of a stopped controller, and gives back a function that
+// restores them as somebody with a backup of the card would.
+func (c *controller) image(names ...string) (restore func()) {
+	c.t.Helper()
+	kept := c.t.TempDir()
+	for _, name := range names {
+		copyFile(c.t, filepath.Join(c.data, name), filepath.Join(kept, name))
+	}
+	return func() {
+		c.t.Helper()
+		for _, name := range names {
+			path := filepath.Join(c.data, name)
+			for _, suffix := range []string{"-wal", "-shm"} {
+				_ = os.Remove(path + suffix)
+			}
+			copyFile(c.t, filepath.Join(kept, name), path+".restored")
+			if err := os.Rename(path+".restored", path); err != nil {
+				c.t.Fatal(err)
+			}
+		}
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	b, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// setAside are the records in the one database that was set aside.
+func (c *controller) setAside() []record {
+	c.t.Helper()
+	files, err := filepath.Glob(filepath.Join(c.data, "records-*.db"))
+	if err != nil || len(files) != 1 {
+		c.t.Fatalf("set aside: %v, %v; want one database", files, err)
+	}
+	return export(c.t, "gatehouse", "--data", c.data, "--database", filepath.Base(files[0]))
+}
+
+// TestYesterdaysDatabase puts an older copy in the place of the controller's
+// database, in every way in which somebody could.
+func TestYesterdaysDatabase(t *testing.T) {
+	// yesterday is a site whose controller has sent records since the image
+	// was taken, and is stopped.
+	yesterday := func(t *testing.T, names ...string) (s *site, c *controller, restore func(), before []record) {
+		t.Helper()
+		s, c = newSite(t)
+		s.startCRM()
+		c.start()
+		c.enters(staff)
+		c.settled()
+		c.stop()
+		restore = c.image(names...)
+		c.start()
+		c.enters(staff)
+		c.enters(staff)
+		c.settled()
+		c.stop()
+		return s, c, restore, c.own()
+	}
+
+	t.Run("alone, offline: a new epoch at once, and the CRM is told", func(t *testing.T) {
+		t.Parallel()
+		s, c, restore, before := yesterday(t, "records.db")
+		s.stopCRM()
+		restore()
+		c.start()
+		if e := c.epoch(); e == before[0].Epoch {
+			t.Fatal("the older database goes on as if nothing had been")
+		}
+		c.enters(staff)
+		c.denied(revoked, "revoked")
+		s.startCRM()
+		c.settled()
+		s.alarmed("new_epoch", before[0].Epoch)
+		s.quiet("new_epoch")
+		same(t, "the old epoch at the CRM", s.stored(c.name)[before[0].Epoch], before)
+		c.verified()
+	})
+
+	t.Run("while the daemon runs and the CRM is away: a new epoch at the next record", func(t *testing.T) {
+		t.Parallel()
+		s, c, restore, before := yesterday(t, "records.db")
+		s.stopCRM()
+		c.start()
+		c.enters(staff) // after the last receipt: only the process knows of it
+		own := len(before)
+		restore()
+		c.enters(staff)
+		if e := c.epoch(); e == before[0].Epoch {
+			t.Fatal("the older database goes on as if nothing had been")
+		}
+		s.startCRM()
+		c.settled()
+		s.alarmed("new_epoch", before[0].Epoch)
+		first := c.own()[0]
+		if first.Data.Former == nil || first.Data.Former.Epoch != before[0].Epoch || first.Data.Former.Size <= uint64(own) {
+			t.Errorf("the new epoch begins after %+v; want the %d records and more that had been written", first.Data.Former, own)
+		}
+		// What the older copy took with it is named, and cannot be had.
+		s.alarmed("gap", "had not arrived")
+		s.quiet("new_epoch", "gap")
+		c.verified()
+	})
+
+	t.Run("the whole card: found as soon as the CRM is heard", func(t *testing.T) {
+		t.Parallel()
+		s, c, restore, before := yesterday(t, "records.db", "receipt.jws", "clock.json")
+		s.stopCRM()
+		restore()
+		c.start()
+		if e := c.epoch(); e != before[0].Epoch {
+			t.Fatal("offline nothing can tell that the card is of yesterday")
+		}
+		entered := 0
+		// Longer than what the CRM has: only the content tells.
+		for size := uint64(0); size <= uint64(len(before)); entered++ {
+			c.enters(staff)
+			st, err := c.status()
+			if err != nil {
+				t.Fatal(err)
+			}
+			size = st.Records.Size
+		}
+		s.startCRM()
+		eventually(t, "there is a new epoch", func() bool { return c.epoch() != before[0].Epoch })
+		c.enters(staff)
+		c.settled()
+		s.alarmed("new_epoch", before[0].Epoch)
+		s.alarmed("fork", "")
+		s.quiet("new_epoch", "fork")
+		// The CRM keeps what it had; the other log of the epoch stays here, whole.
+		stored := s.stored(c.name)[before[0].Epoch]
+		same(t, "the old epoch at the CRM", stored, before)
+		if len(stored) != len(before) {
+			t.Errorf("the CRM has %d records of the old epoch, want the %d that it had", len(stored), len(before))
+		}
+		aside := c.setAside()
+		if len(aside) <= len(before) || granted(aside) != 1+entered {
+			t.Errorf("%d records set aside, %d granted; want those of yesterday and of the fork", len(aside), granted(aside))
+		}
+		eventually(t, "what stays here is said", func() bool {
+			return strings.Contains(c.p.log(), "records that were set aside stay here")
+		})
+		c.verified()
+	})
+
+	t.Run("the whole card, and heard at once: shorter than what was sent", func(t *testing.T) {
+		t.Parallel()
+		s, c, restore, before := yesterday(t, "records.db", "receipt.jws", "clock.json")
+		restore()
+		c.start()
+		eventually(t, "there is a new epoch", func() bool { return c.epoch() != before[0].Epoch })
+		c.enters(staff)
+		c.settled()
+		s.alarmed("new_epoch", before[0].Epoch)
+		// A checkpoint that has shrunk; or another of that size, if something
+		// was recorded before the first one was sent.
+		if kinds := s.alarms(); kinds["rollback"]+kinds["fork"] == "" {
+			t.Errorf("alarms %v: none of a rollback or a fork", kinds)
+		}
+		s.quiet("rollback", "fork", "new_epoch")
+		same(t, "the old epoch at the CRM", s.stored(c.name)[before[0].Epoch], before)
+		c.verified()
+	})
+}
+
+// TestOneImageOnTwoMachines runs a copy of a controller's card beside it: both
+// doors work, the CRM takes one of the two logs, and says that there are two.
+func TestOneImageOnTwoMachines(t *testing.T) {
+	t.Parallel()
+	s, one := newSite(t)
+	s.startCRM()
+	one.start()
+	one.enters(staff)
+	one.settled()
+	one.stop()
+	s.stopCRM()
+	two := one.clone("copy")
+	one.start()
+	two.start()
+	one.enters(staff)
+	two.enters(staff)
+	two.enters(staff)
+	epoch := one.epoch()
+	if two.epoch() != epoch {
+		t.Fatal("the copy does not begin with the same epoch: nothing is shown")
+	}
+	s.startCRM()
+	// They have one name and one key, so that each gets the other's answers.
+	s.alarmed("fork", "")
+	s.alarmed("new_epoch", epoch)
+	one.enters(staff)
+	two.enters(staff)
+	two.stop() // a person heeds the alarm
+	eventually(t, "there is no fork left", func() bool { e, err := one.status(); return err == nil && e.Records.Epoch != "" })
+	one.enters(staff)
+	one.settled()
+	one.verified()
+	s.stored(one.name) // each epoch at the CRM is whole, and has each record once
+	if p := two.p.log(); strings.Contains(p, "panic") {
+		t.Error(p)
+	}
+}
+
+// TestOneNameTwoControllers: a name is that of whoever was approved first.
+func TestOneNameTwoControllers(t *testing.T) {
+	t.Parallel()
+	s, first := newSite(t)
+	second := s.controller("north-1", filepath.Join(s.dir, "second"))
+	tool(t, "gatehouse", "init", "--data", second.data, "--controller", "north-1")
+	bundle := filepath.Join(s.dir, "second.bundle")
+	request := filepath.Join(second.data, "request.json")
+	if _, stderr, err := run("gatehouse-crm", "controllers", "approve", request, "--data", s.crmDir(), "--out", bundle, "--yes"); err == nil || !strings.Contains(stderr, "north-1") {
+		t.Fatalf("a second controller of the same name was approved: %v, %s", err, stderr)
+	}
+	// It takes the first one's certificate, which is no secret, but not its key.
+	for _, name := range []string{"tls", "trust.json"} {
+		copyTree(t, filepath.Join(first.data, name), filepath.Join(second.data, name))
+	}
+	second.launch()
+	if _, ready := second.p.readyOrRefuses(t); ready {
+		t.Error("a controller starts with the certificate of another's key")
+	} else if said := second.p.log(); !strings.Contains(said, "certificate") && !strings.Contains(said, "key") {
+		t.Errorf("it does not say why it refuses: %s", said)
+	}
+	s.startCRM()
+	first.start()
+	first.enters(staff)
+	first.settled()
+
+	// Replaced on purpose: the first one is cut off, and the second begins.
+	tool(t, "gatehouse-crm", "controllers", "approve", request, "--data", s.crmDir(), "--out", bundle, "--yes", "--replace")
+	for _, name := range []string{"tls", "trust.json"} {
+		if err := os.RemoveAll(filepath.Join(second.data, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tool(t, "gatehouse", "join", bundle, "--data", second.data, "--fingerprint", s.fingerprint())
+	second.importPolicy(policy)
+	second.start()
+	second.enters(staff)
+	second.settled()
+	first.enters(staff) // its door works on
+	before := s.stored("north-1")
+	eventually(t, "the CRM has the second one's log", func() bool { return len(s.stored("north-1")[second.epoch()]) > 0 })
+	s.alarmed("new_epoch", "")
+	own := export(t, "gatehouse", "--data", first.data)
+	if stored := s.stored("north-1")[own[0].Epoch]; len(stored) != len(before[own[0].Epoch]) || len(stored) == len(own) {
+		t.Errorf("the CRM has taken %d of the first one's %d records, of which it had %d when that was replaced", len(stored), len(own), len(before[own[0].Epoch]))
+	}
+	second.verified()
+}
+
+// TestWhatWasOwedWhenTheLogBeganAnewStillArrives spoils one record that the CRM
+// does not have yet: a new epoch begins, and all before it arrives.
+func TestWhatWasOwedWhenTheLogBeganAnewStillArrives(t *testing.T) {
+	const spoil = `UPDATE rec SET body = zeroblob(length(body)) WHERE seq = (SELECT max(seq) - 2 FROM rec)`
+	// owing is a controller with records that the CRM does not have.
+	owing := func(t *testing.T) (*site, *controller) {
+		t.Helper()
+		s, c := newSite(t)
+		s.startCRM()
+		c.start()
+		c.enters(staff)
+		c.settled()
+		s.stopCRM()
+		for range 3 {
+			c.enters(staff)
+		}
+		return s, c
+	}
+	arrived := func(t *testing.T, s *site, c *controller, epoch string, whole []record) {
+		t.Helper()
+		c.enters(staff) // the door works
+		c.settled()
+		s.alarmed("new_epoch", epoch)
+		s.quiet("new_epoch", "gap")
+		readable := whole[:len(whole)-3]
+		eventually(t, "the old epoch arrives as far as it can be read", func() bool {
+			return len(s.stored(c.name)[epoch]) == len(readable)
+		})
+		same(t, "the old epoch at the CRM", s.stored(c.name)[epoch], readable)
+		s.alarmed("gap", "had not arrived")
+		eventually(t, "what stays here is said", func() bool {
+			return strings.Contains(c.p.log(), "records that were set aside stay here")
+		})
+		c.verified()
+	}
+
+	t.Run("found at the start", func(t *testing.T) {
+		t.Parallel()
+		s, c := owing(t)
+		c.stop()
+		whole := c.own()
+		behind(t, filepath.Join(c.data, "records.db"), spoil)
+		c.start()
+		s.startCRM()
+		arrived(t, s, c, whole[0].Epoch, whole)
+	})
+
+	t.Run("found while it is sent, without a restart", func(t *testing.T) {
+		t.Parallel()
+		s, c := owing(t)
+		whole := c.own()
+		behind(t, filepath.Join(c.data, "records.db"), spoil)
+		s.startCRM()
+		eventually(t, "there is a new epoch", func() bool { return c.epoch() != whole[0].Epoch })
+		arrived(t, s, c, whole[0].Epoch, whole)
+	})
+
+	t.Run("whole, because another database was put in its place", func(t *testing.T) {
+		t.Parallel()
+		s, c := owing(t)
+		c.stop()
+		whole := c.own()
+		// Somebody tidies up: the file goes where such files go.
+		if err := os.Rename(filepath.Join(c.data, "records.db"), filepath.Join(c.data, "records-old.db")); err != nil {
+			t.Fatal(err)
+		}
+		c.start()
+		s.startCRM()
+		c.settled()
+		eventually(t, "the whole old epoch arrives", func() bool { return len(s.stored(c.name)[whole[0].Epoch]) == len(whole) })
+		same(t, "the old epoch at the CRM", s.stored(c.name)[whole[0].Epoch], whole)
+		s.alarmed("new_epoch", whole[0].Epoch)
+		c.verified()
+		// And once means once: the next start owes nothing.
+		c.stop()
+		c.start()
+		c.settled()
+		if strings.Contains(c.p.log(), "sending records that were set aside") {
+			t.Error("what has arrived is sent again")
+		}
+	})
+}
+
+// TestThePolicysFloorOutlivesTheEpoch: an allowlist that was replaced does not
+// come back with a new database (rule 10).
+func TestThePolicysFloorOutlivesTheEpoch(t *testing.T) {
+	t.Parallel()
+	_, c := newSite(t)
+	c.alone = true
+	c.start()
+	c.stop()
+	older := c.image("allowlist.db")
+	c.importPolicy(strings.Replace(policy, `number = 1 }`, `number = 1, state = "lost" }`, 1))
+	c.start()
+	c.denied(staff, "lost")
+	c.stop()
+	epoch := c.own()[0].Epoch
+	behind(t, filepath.Join(c.data, "records.db"), `UPDATE rec SET body = zeroblob(length(body)) WHERE seq = 1`)
+	older()
+	c.start()
+	if c.epoch() == epoch {
+		t.Fatal("there is no new epoch: nothing is shown")
+	}
+	c.denied(staff, "allowlist_absent")
+	if s, err := c.status(); err != nil || s.Allowlist.Fault == "" {
+		t.Errorf("the older allowlist is no fault: %+v, %v", s.Allowlist, err)
+	}
+}

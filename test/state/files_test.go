@@ -1,0 +1,302 @@
+package state
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// outcome is what may become of a controller one of whose files was spoiled.
+type outcome struct {
+	refuses  string   // it does not start, and says this
+	grants   bool     // it starts, and whoever may enter does
+	denies   string   // it starts, and denies everybody for this reason
+	newEpoch bool     // it begins one
+	any      bool     // whichever byte it is decides: any of the above that is safe
+	key      bool     // another key may come of it: nobody is let in wrongly is all
+	alarms   []string // that the CRM may have
+}
+
+// TestASpoiledFile flips a byte in, or removes, each file of a controller, one
+// after the other. Whatever comes of it, the daemon does not panic, lets nobody
+// in who may not enter, and either works, says what is wrong when it refuses,
+// or begins a new epoch that the CRM has an alarm for.
+func TestASpoiledFile(t *testing.T) {
+	for _, how := range []string{"flipped", "missing"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			spoilEach(t, how)
+		})
+	}
+}
+
+func spoilEach(t *testing.T, how string) {
+	s, c := newSite(t)
+	s.startCRM()
+	c.start()
+	c.enters(staff)
+	c.settled()
+	c.kill() // so that records.db-wal is there
+	s.stopCRM()
+	whole := c.data + ".whole"
+	copyTree(t, c.data, whole)
+	crm := s.crmDir() + ".whole"
+	copyTree(t, s.crmDir(), crm)
+
+	again := func(t *testing.T) {
+		for from, to := range map[string]string{whole: c.data, crm: s.crmDir()} {
+			if err := os.RemoveAll(to); err != nil {
+				t.Fatal(err)
+			}
+			copyTree(t, from, to)
+		}
+	}
+	// try starts what is left, and looks.
+	try := func(t *testing.T, want outcome) {
+		c.t, s.t = t, t
+		before := s.stored(c.name)
+		c.launch()
+		addr, ready := c.p.readyOrRefuses(t)
+		defer func() {
+			c.p.end()
+			c.disconnect()
+			if strings.Contains(c.p.log(), "panic:") || strings.Contains(c.p.log(), "goroutine ") {
+				t.Errorf("it panics: %s", c.p.log())
+			}
+		}()
+		if !ready {
+			if !want.any && !want.key && want.refuses == "" {
+				t.Fatalf("it does not start: %s", c.p.tail())
+			}
+			if !strings.Contains(c.p.log(), want.refuses) {
+				t.Errorf("it does not say %q: %s", want.refuses, c.p.tail())
+			}
+			return
+		}
+		if want.refuses != "" && !want.any {
+			t.Fatalf("it starts, and should refuse: %q", want.refuses)
+		}
+		c.http = addr
+		c.connect()
+		decided, unlocked := c.decided(), c.unlocked()
+		c.present(revoked)
+		eventually(t, "there is a decision", func() bool { return c.decided() > decided })
+		c.present(99)
+		eventually(t, "there is a decision", func() bool { return c.decided() > decided+1 })
+		if c.unlocked() != unlocked {
+			t.Fatal("somebody is let in who may not enter")
+		}
+		switch {
+		case want.key:
+			return
+		case want.grants:
+			c.enters(staff)
+		case want.denies != "":
+			c.denied(staff, want.denies)
+		}
+		s.startCRM()
+		defer func() {
+			if s.crm != nil {
+				s.crm.end()
+				s.crm = nil
+			}
+		}()
+		eventually(t, "all records are countersigned", func() bool {
+			s, err := c.status()
+			return err == nil && s.Records.Size > 0 && s.Records.Size == s.Records.Acknowledged
+		})
+		epoch := c.epoch()
+		if begun := len(before[epoch]) == 0; begun != want.newEpoch && !want.any {
+			t.Errorf("a new epoch: %t, want %t", begun, want.newEpoch)
+		} else if begun {
+			s.alarmed("new_epoch", "")
+		}
+		s.quiet(append(want.alarms, "new_epoch")...)
+		after := s.stored(c.name)
+		for e, records := range before {
+			same(t, "epoch "+e, after[e], records)
+		}
+		c.p.stop(t)
+		c.disconnect()
+		c.verified()
+	}
+
+	files := map[string]struct{ flipped, missing outcome }{
+		"records.db":        {outcome{any: true, alarms: []string{"gap"}}, outcome{grants: true, newEpoch: true, alarms: []string{"gap"}}},
+		"records.db-wal":    {outcome{any: true, alarms: []string{"gap"}}, outcome{grants: true, any: true, alarms: []string{"gap"}}},
+		"records.db-shm":    {outcome{grants: true}, outcome{grants: true}},
+		"receipt.jws":       {outcome{grants: true}, outcome{grants: true}},
+		"clock.json":        {outcome{grants: true}, outcome{grants: true}},
+		"reserve":           {outcome{grants: true}, outcome{grants: true}},
+		"allowlist.db":      {outcome{any: true}, outcome{denies: "allowlist_absent"}},
+		"trust.json":        {outcome{refuses: "trust.json"}, outcome{refuses: "join"}},
+		"tls/client.crt":    {outcome{refuses: "client.crt"}, outcome{refuses: "client.crt"}},
+		"tls/ca.crt":        {outcome{refuses: "ca.crt"}, outcome{refuses: "ca.crt"}},
+		"keys/log.key":      {outcome{key: true}, outcome{refuses: "log.key"}},
+		"keys/seal.key":     {outcome{key: true}, outcome{refuses: "seal.key"}},
+		"keys/pepper.key":   {outcome{key: true}, outcome{refuses: "pepper.key"}},
+		"keys/policy.key":   {outcome{key: true}, outcome{refuses: "policy.key"}},
+		"keys/tls.key":      {outcome{key: true}, outcome{refuses: "tls.key"}},
+		"keys/identity.key": {outcome{key: true}, outcome{grants: true}},
+		"request.json":      {outcome{grants: true}, outcome{grants: true}},
+	}
+	left, err := filepath.Glob(filepath.Join(whole, "*"))
+	if err != nil || len(left) == 0 {
+		t.Fatal(left, err)
+	}
+	for _, sub := range []string{"keys", "tls"} {
+		more, _ := filepath.Glob(filepath.Join(whole, sub, "*"))
+		left = append(left, more...)
+	}
+	for _, path := range left {
+		name, err := filepath.Rel(whole, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() || strings.HasSuffix(name, ".lock") {
+			continue
+		}
+		want, ok := files[name]
+		if !ok {
+			t.Errorf("there is a file %s: what may become of it?", name)
+		}
+		t.Run(name, func(t *testing.T) {
+			again(t)
+			if how == "flipped" {
+				flip(t, filepath.Join(c.data, name))
+				try(t, want.flipped)
+				return
+			}
+			if err := os.Remove(filepath.Join(c.data, name)); err != nil {
+				t.Fatal(err)
+			}
+			try(t, want.missing)
+		})
+		delete(files, name)
+	}
+	for name := range files {
+		t.Errorf("there is no file %s", name)
+	}
+	c.t, s.t = t, t
+}
+
+// flip changes one byte in the middle of a file; of a key, in its secret part.
+func flip(t *testing.T, path string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil || len(b) == 0 {
+		t.Fatalf("%d bytes, %v", len(b), err)
+	}
+	at := len(b) / 2
+	if strings.HasSuffix(path, ".key") {
+		at = len(b) * 2 / 5
+	}
+	b[at] ^= 1
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestATornDatabase cuts and blanks the ends of the controller's database and
+// of its journal, as a power cut in the middle of a write does.
+func TestATornDatabase(t *testing.T) {
+	t.Parallel()
+	s, c := newSite(t)
+	c.start()
+	c.enters(staff)
+	c.kill()
+	before := export(t, "gatehouse", "--data", c.data)
+	for _, name := range []string{"records.db-wal", "records.db"} {
+		path := filepath.Join(c.data, name)
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.WriteAt(make([]byte, 2048), info.Size()-2048)
+		if cerr := f.Close(); err != nil || cerr != nil {
+			t.Fatal(err, cerr)
+		}
+		c.start()
+		c.enters(staff)
+		c.denied(revoked, "revoked")
+		c.kill()
+	}
+	c.start()
+	s.startCRM()
+	c.enters(staff)
+	c.settled()
+	s.quiet("new_epoch", "gap")
+	c.verified()
+	stored := s.stored(c.name)
+	// The last write before the cut may be gone, and no other.
+	if got := stored[before[0].Epoch]; len(got) > 0 && !slices.EqualFunc(got[:min(len(got), len(before)-1)], before[:min(len(got), len(before)-1)], func(a, b record) bool { return a.JWS == b.JWS }) {
+		t.Error("the CRM has other records of the torn epoch than were written")
+	}
+}
+
+// TestASpoiledCRM flips bytes in the CRM's database: the daemon refuses or
+// stays silent, but never countersigns what it does not have.
+func TestASpoiledCRM(t *testing.T) {
+	t.Parallel()
+	s, c := newSite(t)
+	s.startCRM()
+	c.start()
+	c.enters(staff)
+	c.settled()
+	s.stopCRM()
+	path := filepath.Join(s.crmDir(), "central.db")
+	whole := path + ".whole"
+	copyFile(t, path, whole)
+	size := func() int64 {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}()
+	for at := int64(20); at < size; at += size/6 + 13 {
+		b, err := os.ReadFile(whole)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[at] ^= 0x10
+		write(t, path, string(b))
+		s.launchCRM()
+		if _, ready := s.crm.readyOrRefuses(t); !ready && !strings.Contains(s.crm.log(), "central.db") && !strings.Contains(s.crm.log(), "database") {
+			t.Errorf("byte %d: it does not say what is wrong: %s", at, s.crm.tail())
+		}
+		c.enters(staff)
+		s.crm.end()
+		if strings.Contains(s.crm.log(), "panic:") {
+			t.Errorf("byte %d: %s", at, s.crm.tail())
+		}
+		s.crm = nil
+	}
+	// The backup comes back, and with it everything that was written since.
+	for _, suffix := range []string{"-wal", "-shm"} {
+		_ = os.Remove(path + suffix)
+	}
+	copyFile(t, whole, path)
+	s.startCRM()
+	c.enters(staff)
+	c.settled()
+	s.quiet("new_epoch", "fork", "gap", "invalid_record")
+	c.verified()
+
+	s.stopCRM()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	s.launchCRM()
+	s.crm.readyOrRefuses(t)
+	c.enters(staff)
+	if strings.Contains(s.crm.log(), "panic:") {
+		t.Error(s.crm.tail())
+	}
+}
