@@ -43,6 +43,8 @@ build: ## leave the three programs in bin/
 		echo "building bin/$$p $(VERSION)"; \
 		go build -trimpath -buildvcs=$(if $(COMMIT),true,false) -ldflags '$(LDFLAGS)' -o bin/$$p ./cmd/$$p; \
 	done
+	@echo "writing bin/reasons.md, the page of reason codes"
+	@bin/gatehouse reasons >bin/reasons.md
 
 .PHONY: test
 test: ## check, run every test with the race detector, fuzz for a few seconds, play the demo
