@@ -23,7 +23,7 @@ export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
 ARGS ?=
 TESTFLAGS ?=
 # Fuzzing: seconds for each target, and for all of them together.
-FUZZ_EACH ?= 3
+FUZZ_EACH ?= 2
 FUZZ_ALL ?= 180
 
 .PHONY: help
