@@ -48,6 +48,7 @@ type swipe struct {
 	who    person
 
 	decided   *event
+	late      bool // its record came too late for the door
 	unlocked  *event
 	passage   *event
 	receipted time.Duration // from the record to the CRM's receipt; 0: none yet
@@ -128,7 +129,8 @@ func (s *screen) feed(e event) {
 	case "decision":
 		s.count[e.Decision]++
 		for _, w := range s.swipes {
-			if w.reader == e.Reader && w.decided == nil {
+			if w.reader == e.Reader && (w.decided == nil || w.decided.Seq == nil) {
+				w.late = w.decided != nil // said without its record before
 				w.decided = &e
 				break
 			}

@@ -12,8 +12,10 @@ import (
 
 const (
 	walkThrough = 300 * time.Millisecond // from the click of the strike to an open door, and to a closed one
-	sceneWithin = 15 * time.Second
-	syncWithin  = 30 * time.Second
+	// A disk or a processor that is busy with something else makes all this
+	// slower, not wrong.
+	sceneWithin = time.Minute
+	syncWithin  = time.Minute
 )
 
 // wanted is what must become of a swipe.
@@ -69,18 +71,22 @@ func play(ctx context.Context, s *site) error {
 }
 
 // swipe presents a card, walks through the door if it opens, and waits for the
-// line on the screen.
+// line on the screen. Where the disk stalled so long that the record came too
+// late for the door, the door rightly stayed locked, and the card is presented
+// once more.
 func (s *site) swipe(ctx context.Context, key byte, reader string, want wanted) error {
 	w, err := s.present(key, reader)
 	if err != nil {
 		return err
 	}
 	if want.passage == "entered" || want.passage == "left" {
-		if err := s.screen.until(ctx, func() bool { return w.unlocked != nil }); err != nil {
+		if err := s.screen.until(ctx, func() bool { return w.unlocked != nil || w.late }); err != nil {
 			return fmt.Errorf("%s at %s: the strike did not move: %w", w.who, reader, err)
 		}
-		if err := s.walk(ctx, reader[:1]); err != nil {
-			return err
+		if w.unlocked != nil {
+			if err := s.walk(ctx, reader[:1]); err != nil {
+				return err
+			}
 		}
 	}
 	select {
@@ -92,10 +98,14 @@ func (s *site) swipe(ctx context.Context, key byte, reader string, want wanted) 
 	if w.passage != nil {
 		got.passage = w.passage.Passage
 	}
-	if got != want {
-		return fmt.Errorf("%s at %s: it is %+v, and should be %+v", w.who, reader, got, want)
+	switch {
+	case got == want:
+		return nil
+	case w.late && got == notEntered:
+		s.screen.note("the disk was too slow for the door: once more")
+		return s.swipe(ctx, key, reader, want)
 	}
-	return nil
+	return fmt.Errorf("%s at %s: it is %+v, and should be %+v", w.who, reader, got, want)
 }
 
 // present presents a card.
