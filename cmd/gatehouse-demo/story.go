@@ -12,10 +12,8 @@ import (
 
 const (
 	walkThrough = 300 * time.Millisecond // from the click of the strike to an open door, and to a closed one
-	// A disk or a processor that is busy with something else makes all this
-	// slower, not wrong.
-	sceneWithin = time.Minute
-	syncWithin  = time.Minute
+	sceneWithin = 15 * time.Second
+	syncWithin  = 30 * time.Second
 )
 
 // wanted is what must become of a swipe.
