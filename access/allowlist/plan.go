@@ -12,6 +12,7 @@ import (
 
 	"github.com/gatehouse-acs/gatehouse/access"
 	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/internal/spelling"
 )
 
 const (
@@ -56,7 +57,7 @@ func (f *Faults) add(line int, format string, args ...any) {
 		f.More++
 		return
 	}
-	f.List = append(f.List, Fault{line, fmt.Sprintf(format, args...)})
+	f.List = append(f.List, Fault{line, spelling.Printable(fmt.Sprintf(format, args...))})
 }
 
 // addAll adds a fault for each line of err's text.

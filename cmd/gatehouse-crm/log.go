@@ -14,6 +14,7 @@ import (
 	"github.com/gatehouse-acs/gatehouse/internal/keys"
 	"github.com/gatehouse-acs/gatehouse/internal/logview"
 	"github.com/gatehouse-acs/gatehouse/internal/pki"
+	"github.com/gatehouse-acs/gatehouse/internal/spelling"
 	"github.com/gatehouse-acs/gatehouse/visitorlog"
 	"github.com/gatehouse-acs/gatehouse/visitorlog/central"
 	"github.com/spf13/cobra"
@@ -267,7 +268,7 @@ func (s *logSession) verify(cmd *cobra.Command, asJSON bool) error {
 			return err
 		}
 	case fault != nil:
-		fmt.Fprintf(cmd.ErrOrStderr(), "BAD: %s\n", logview.Clean(fault.Error()))
+		fmt.Fprintf(cmd.ErrOrStderr(), "BAD: %s\n", spelling.Printable(fault.Error()))
 	default:
 		waiting := uint64(0)
 		for _, e := range v.Uncosigned {

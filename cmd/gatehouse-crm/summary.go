@@ -11,6 +11,7 @@ import (
 
 	"github.com/gatehouse-acs/gatehouse/internal/cli"
 	"github.com/gatehouse-acs/gatehouse/internal/logview"
+	"github.com/gatehouse-acs/gatehouse/internal/spelling"
 	"github.com/gatehouse-acs/gatehouse/visitorlog/central"
 )
 
@@ -168,7 +169,7 @@ func (s *logSession) printAlarm(w io.Writer, controller string, a logAlarmLine) 
 		times = fmt.Sprintf(", %d times, last %s", a.Count, a.Last.In(s.zone).Format(time.DateTime))
 	}
 	_, err := fmt.Fprintf(w, "alarm %d, %s, %s since %s%s: %s\n", a.ID, controller, strings.ToUpper(strings.ReplaceAll(a.Kind, "_", " ")),
-		a.Raised.In(s.zone).Format(time.DateTime), times, logview.Clean(a.Detail))
+		a.Raised.In(s.zone).Format(time.DateTime), times, spelling.Printable(a.Detail))
 	return err
 }
 

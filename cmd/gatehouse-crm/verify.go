@@ -9,6 +9,7 @@ import (
 	"github.com/gatehouse-acs/gatehouse/internal/cli"
 	"github.com/gatehouse-acs/gatehouse/internal/keys"
 	"github.com/gatehouse-acs/gatehouse/internal/logview"
+	"github.com/gatehouse-acs/gatehouse/internal/spelling"
 	"github.com/spf13/cobra"
 )
 
@@ -115,7 +116,7 @@ func proveFile(cmd *cobra.Command, file string, known *keys.Public, asJSON bool)
 			return err
 		}
 	} else {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s: BAD: %s\n", file, logview.Clean(err.Error()))
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s: BAD: %s\n", file, spelling.Printable(err.Error()))
 	}
 	return cli.ErrReported
 }

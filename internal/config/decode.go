@@ -53,7 +53,7 @@ func (d *decoder) syntax(err error) {
 	f := Fault{File: d.file, Line: 1, What: err.Error()}
 	if pe := (toml.ParseError{}); errors.As(err, &pe) {
 		f.Line = max(pe.Position.Line, 1) // it counts one too few at the end of a file
-		f.What = "not TOML: " + strings.TrimSuffix(pe.Message, ".")
+		f.What = "not TOML: " + spelling.Printable(strings.TrimSuffix(pe.Message, "."))
 		if pe.LastKey != "" {
 			f.What += fmt.Sprintf(" (after %s)", pe.LastKey)
 		}

@@ -13,7 +13,7 @@ var table = map[string][]string{
 	"access": {"badge"},
 
 	// What is kept.
-	"access/allowlist":   {"access", "badge"},
+	"access/allowlist":   {"access", "badge", "internal/spelling"},
 	"visitorlog":         {"access"},
 	"visitorlog/central": {"visitorlog", "access"},
 
@@ -36,7 +36,7 @@ var table = map[string][]string{
 	"internal/config":     {"badge", "access", "drivers", "internal/loopback", "internal/spelling"},
 	"internal/imports":    {},
 	"internal/keys":       {},
-	"internal/logview":    {"visitorlog", "visitorlog/central", "access", "internal/cli", "internal/keys"},
+	"internal/logview":    {"visitorlog", "visitorlog/central", "access", "internal/cli", "internal/keys", "internal/spelling"},
 	"internal/loopback":   {},
 	"internal/metrics":    {"internal/loopback"},
 	"internal/pki":        {"internal/keys"},

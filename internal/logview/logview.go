@@ -9,10 +9,10 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/internal/spelling"
 	"github.com/gatehouse-acs/gatehouse/visitorlog"
 )
 
@@ -98,10 +98,10 @@ func (p *Printer) Print(r Row) error {
 func (p *Printer) line(controller string, cells []string) error {
 	var b strings.Builder
 	if p.o.Controllers {
-		fmt.Fprintf(&b, "%-12s  ", Clean(controller))
+		fmt.Fprintf(&b, "%-12s  ", spelling.Printable(controller))
 	}
 	for i, c := range cells {
-		c = Clean(c)
+		c = spelling.Printable(c)
 		n := utf8.RuneCountInString(c)
 		p.widths[i] = max(p.widths[i], n)
 		pad := strings.Repeat(" ", p.widths[i]-n)
@@ -123,17 +123,6 @@ func dash(s string) string {
 		return "-"
 	}
 	return s
-}
-
-// Clean keeps a record's text from steering the terminal that shows it:
-// control and other unprintable characters become "?".
-func Clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, s)
 }
 
 func join(sep string, parts ...string) string {

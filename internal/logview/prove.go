@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/internal/keys"
+	"github.com/gatehouse-acs/gatehouse/internal/spelling"
 	"github.com/gatehouse-acs/gatehouse/visitorlog"
 )
 
@@ -236,7 +237,7 @@ func (p Proved) Print(w io.Writer, file string) error {
 	if p.record != nil {
 		what := join(" · ", Time(p.record, time.UTC), p.record.Data.Door, Who(p.record), What(p.record), Why(p.record))
 		_, err := fmt.Fprintf(w, "%s: ok: record %d of %s, epoch %s\n  it says: %s\n  signed by the controller's key %s\n  in the log of %d records whose checkpoint the same key signed\n  %s\n",
-			file, p.First, p.Controller, p.Epoch, Clean(what), p.Key, p.Size, by)
+			file, p.First, p.Controller, p.Epoch, spelling.Printable(what), p.Key, p.Size, by)
 		return err
 	}
 	_, err := fmt.Fprintf(w, "%s: ok: %d records of %s, epoch %s\n  each signed by the controller's key %s and linked to the one before\n  all of the log at the checkpoint that the same key signed: none changed, added, left out or moved\n  %s\n",

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/gatehouse-acs/gatehouse/internal/spelling"
 )
 
 // Check is one thing that was or was not found right about a record.
@@ -130,5 +132,5 @@ func (p *shower) field(name, value string) {
 	if value == "" || p.err != nil {
 		return
 	}
-	_, p.err = fmt.Fprintf(p.w, "%-14s%s\n", name, Clean(value))
+	_, p.err = fmt.Fprintf(p.w, "%-14s%s\n", name, spelling.Printable(value))
 }

@@ -1,5 +1,22 @@
-// Package spelling finds the word that somebody may have meant.
+// Package spelling deals with text that came from outside: it finds the word
+// that somebody may have meant, and shows text on a terminal.
 package spelling
+
+import (
+	"strings"
+	"unicode"
+)
+
+// Printable keeps text from steering the terminal that shows it, and to one
+// line: control and other unprintable characters become "?".
+func Printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, text)
+}
 
 // Nearest is the known word that is most like a mistyped one; empty if none is
 // like it.

@@ -23,3 +23,16 @@ func TestOnlyAWordThatIsLikeItIsSuggested(t *testing.T) {
 		}
 	}
 }
+
+func TestPrintableTextStaysOnItsLine(t *testing.T) {
+	for text, want := range map[string]string{
+		"Zoë Ångström":    "Zoë Ångström",
+		"a\nb\tc\x1b[2Jd": "a?b?c?[2Jd",
+		"\u202etxt.exe":   "?txt.exe",
+		"a\xffb":          "a\ufffdb",
+	} {
+		if got := Printable(text); got != want {
+			t.Errorf("%q is shown as %q, want %q", text, got, want)
+		}
+	}
+}
