@@ -51,6 +51,13 @@ func (f Frame) LogValue() slog.Value { return slog.StringValue(f.String()) }
 
 // Read is one presentation at a reader: a card's frame or one keypad burst.
 type Read struct {
-	Frame Frame
-	At    time.Time // when the last bit was seen, with Go's monotonic reading
+	Frame  Frame
+	At     time.Time // when the last bit was seen, with Go's monotonic reading
+	Keypad bool      // a keypad burst, not a card
+	// Refused says why the frame is not to be trusted, such as "edges were lost";
+	// it then counts for nothing but its length. Empty: nothing is known against it.
+	Refused string
+	// Foreign: the bits did not come in the time that was learned of this reader.
+	// Something else may be sending on its wires.
+	Foreign bool
 }

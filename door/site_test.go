@@ -146,7 +146,7 @@ func newPlace(t testing.TB) *place {
 		Allowlist: people,
 	}
 	device := func(line string) *sim.Device { return &sim.Device{Line: line} }
-	reader, err := bus.Reader(device("in"))
+	reader, err := bus.Reader(device("in"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

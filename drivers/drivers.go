@@ -46,7 +46,9 @@ type Driver struct {
 // given out. Close makes every device safe (strikes locked) and every blocked
 // call return an error.
 type Bus interface {
-	Reader(device any) (Reader, error)
+	// Reader is told the formats that its cards may have, so that it can end a
+	// frame when no longer one can come.
+	Reader(device any, formats []*badge.Format) (Reader, error)
 	Strike(device any) (Strike, error)
 	Input(device any) (Input, error)
 	Indicator(device any) (Indicator, error)
@@ -56,6 +58,9 @@ type Bus interface {
 // Reader delivers presentations. Read blocks until there is one. An error
 // other than ctx's own means that the reader is faulty; Read may be called
 // again. One goroutine calls Read.
+//
+// A Reader may have a method Health() badge.Health, which any goroutine may
+// call: the door then shows it, and records what is likely wrong.
 type Reader interface {
 	Read(ctx context.Context) (badge.Read, error)
 }
@@ -83,7 +88,7 @@ type Indicator interface {
 
 // typed is a Bus in the driver's own types.
 type typed[D any, R Reader, S Strike, I Input, N Indicator] interface {
-	Reader(D) (R, error)
+	Reader(D, []*badge.Format) (R, error)
 	Strike(D) (S, error)
 	Input(D) (I, error)
 	Indicator(D) (N, error)
@@ -120,8 +125,9 @@ type bus[D any, B typed[*D, R, S, I, N], R Reader, S Strike, I Input, N Indicato
 	own  B
 }
 
-func (b bus[D, B, R, S, I, N]) Reader(device any) (Reader, error) {
-	return part[D, R, Reader](b.name, b.own.Reader, device)
+func (b bus[D, B, R, S, I, N]) Reader(device any, formats []*badge.Format) (Reader, error) {
+	open := func(d *D) (R, error) { return b.own.Reader(d, formats) }
+	return part[D, R, Reader](b.name, open, device)
 }
 
 func (b bus[D, B, R, S, I, N]) Strike(device any) (Strike, error) {

@@ -365,13 +365,13 @@ func (c *controller) openDoor(cfg *config.Door, lockdown door.Input) (*door.Door
 		}
 	}
 	for _, r := range cfg.Readers {
-		device, err := c.buses[r.Device.Driver].Reader(r.Device.Own)
-		if err != nil {
-			return nil, fmt.Errorf("reader %q: %w", r.Name, err)
-		}
 		formats := make([]*badge.Format, len(r.Formats))
 		for i, name := range r.Formats {
 			formats[i], _ = c.cfg.Table.Format(name) // the configuration was checked
+		}
+		device, err := c.buses[r.Device.Driver].Reader(r.Device.Own, formats)
+		if err != nil {
+			return nil, fmt.Errorf("reader %q: %w", r.Name, err)
 		}
 		parts.Readers = append(parts.Readers, door.ReaderConfig{
 			Name: r.Name, Direction: r.Direction, Formats: formats, Reader: device,

@@ -193,7 +193,7 @@ func (b *Bus) Close() error {
 }
 
 // Reader gives out the reader on a wire.
-func (b *Bus) Reader(d *Device) (*Reader, error) {
+func (b *Bus) Reader(d *Device, _ []*badge.Format) (*Reader, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err := b.take(d); err != nil {

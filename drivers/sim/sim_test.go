@@ -53,7 +53,7 @@ func open(t testing.TB, path string) *sim.Bus {
 // started gives out a reader and begins to use it, as a controller does once
 // it has all its devices.
 func started(t *testing.T, b *sim.Bus, line string) {
-	r := must[*sim.Reader](t)(b.Reader(&sim.Device{Line: line}))
+	r := must[*sim.Reader](t)(b.Reader(&sim.Device{Line: line}, nil))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := r.Read(ctx); !errors.Is(err, context.Canceled) {
@@ -133,7 +133,7 @@ func TestConformance(t *testing.T) {
 		settings := driver.Settings().(*sim.Settings)
 		settings.Socket = path
 		bus := must[drivers.Bus](t)(driver.Open(settings, silent))
-		reader := must[drivers.Reader](t)(bus.Reader(device("in")))
+		reader := must[drivers.Reader](t)(bus.Reader(device("in"), nil))
 		strike := must[drivers.Strike](t)(bus.Strike(device("strike")))
 		input := must[drivers.Input](t)(bus.Input(device("contact")))
 		lamp := must[drivers.Indicator](t)(bus.Indicator(device("lamp")))
@@ -192,7 +192,7 @@ func TestConformance(t *testing.T) {
 func TestNobodyConnectedIsAFaultOfReadersAndInputsOnly(t *testing.T) {
 	path := socket(t)
 	b := open(t, path)
-	r := must[*sim.Reader](t)(b.Reader(&sim.Device{Line: "in"}))
+	r := must[*sim.Reader](t)(b.Reader(&sim.Device{Line: "in"}, nil))
 	in := must[*sim.Input](t)(b.Input(&sim.Device{Line: "contact"}))
 	strike := must[*sim.Strike](t)(b.Strike(&sim.Device{Line: "strike"}))
 	lamp := must[*sim.Indicator](t)(b.Indicator(&sim.Device{Line: "lamp"}))
@@ -276,7 +276,7 @@ func TestNoChangeOfAnInputIsLost(t *testing.T) {
 func TestFramesThatNobodyReadsAreAFaultNotSilence(t *testing.T) {
 	path := socket(t)
 	b := open(t, path)
-	r := must[*sim.Reader](t)(b.Reader(&sim.Device{Line: "in"}))
+	r := must[*sim.Reader](t)(b.Reader(&sim.Device{Line: "in"}, nil))
 	in := must[*sim.Input](t)(b.Input(&sim.Device{Line: "done"}))
 	w := dial(t, path)
 	for range 20 {
@@ -312,7 +312,7 @@ func TestFramesThatNobodyReadsAreAFaultNotSilence(t *testing.T) {
 func TestAWireIsGivenOutOnce(t *testing.T) {
 	b := open(t, socket(t))
 	must[*sim.Strike](t)(b.Strike(&sim.Device{Line: "x"}))
-	if _, err := b.Reader(&sim.Device{Line: "x"}); err == nil {
+	if _, err := b.Reader(&sim.Device{Line: "x"}, nil); err == nil {
 		t.Error("a strike's wire was given out as a reader too")
 	}
 	if _, err := b.Input(&sim.Device{Line: "no such name"}); err == nil {
@@ -425,7 +425,7 @@ func TestASiteIsNotRefusedForAReaderThatIsNotGivenOutYet(t *testing.T) {
 	if err := w.Swipe("in", frame(t, "1")); err != nil {
 		t.Fatal(err)
 	}
-	r := must[*sim.Reader](t)(b.Reader(&sim.Device{Line: "in"}))
+	r := must[*sim.Reader](t)(b.Reader(&sim.Device{Line: "in"}, nil))
 	read := make(chan error, 1)
 	go func() { _, err := r.Read(t.Context()); read <- err }()
 	for { // until it was read; the first may have come too early
@@ -471,7 +471,7 @@ func TestALineCutShortIsNoRefusal(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := open(t, path)
-	r := must[*sim.Reader](t)(b.Reader(&sim.Device{Line: "in"}))
+	r := must[*sim.Reader](t)(b.Reader(&sim.Device{Line: "in"}, nil))
 	for w.Swipe("in", frame(t, "1")) != nil {
 		if err := w.Err(); err != nil {
 			t.Fatal(err)
