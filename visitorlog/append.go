@@ -27,8 +27,8 @@ type Entry struct {
 // maxBatch bounds how many waiting writers share one commit.
 const maxBatch = 64
 
-// request is one thing for the writer to do. Exactly one of write, rows and
-// alone is set.
+// request is one thing to be written. Exactly one of write, rows and alone is
+// set.
 type request struct {
 	write    func(*Tx) (Draft, error) // append a record
 	reserved bool                     // with the space that is kept for it, if there is no other
@@ -36,9 +36,10 @@ type request struct {
 	then     func()                   // what to publish after the commit, under mu
 	alone    func() error             // outside any transaction
 
-	entry Entry
-	err   error
-	done  chan struct{}
+	entry   Entry
+	refused error // of this one alone, if the batch stands
+	err     error
+	done    chan struct{}
 }
 
 // Append writes one record. The function write makes its draft inside the
@@ -52,7 +53,7 @@ type request struct {
 // one that takes its place.
 //
 // Append returns after the record is durable. An error means that nothing was
-// promised. The end of ctx is heeded only until the writer has begun.
+// promised. The end of ctx is heeded only until writing has begun.
 func (l *Log) Append(ctx context.Context, write func(*Tx) (Draft, error)) (Entry, error) {
 	r := &request{write: write}
 	err := l.do(ctx, r)
@@ -68,66 +69,64 @@ func (l *Log) AppendReserved(ctx context.Context, write func(*Tx) (Draft, error)
 	return r.entry, err
 }
 
-// do hands a request to the writer and waits for it.
+// do has a request written and waits for it. Whoever finds nobody writing is
+// the writer for as long as one batch takes: a badge that comes alone waits
+// for no other goroutine to wake.
 func (l *Log) do(ctx context.Context, r *request) error {
-	r.done = make(chan struct{})
 	select {
 	case <-l.quit: // first: a closed log takes nothing, whoever else is ready
 		return ErrClosed
 	default:
 	}
+	r.done = make(chan struct{})
+	requests := l.requests
+	if r.alone != nil {
+		requests = nil // it shares no transaction
+	}
 	select {
-	case l.requests <- r:
+	case l.turn <- struct{}{}:
+		l.write(r)
+	case requests <- r: // the one who writes takes it along
+		<-r.done
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-l.quit:
 		return ErrClosed
 	}
-	<-r.done
 	return r.err
 }
 
-// write is the one writer.
-func (l *Log) write() {
-	defer close(l.stopped)
-	defer l.dropWriter()
-	batch := make([]*request, 0, maxBatch)
-	for {
-		batch = batch[:0]
+// write writes a request, and those that came while the last commit ran, and
+// gives the turn back.
+func (l *Log) write(r *request) {
+	defer func() { <-l.turn }()
+	if r.alone != nil {
+		l.dropWriter()
+		r.err = r.alone()
+		return
+	}
+	batch := []*request{r}
+	for more := true; more && len(batch) < maxBatch; {
 		select {
 		case r := <-l.requests:
 			batch = append(batch, r)
-		case <-l.quit:
-			return
+		default:
+			more = false
 		}
-		// Whoever came while the last commit ran is waiting at the channel.
-		for more := true; more && len(batch) < maxBatch && batch[len(batch)-1].alone == nil; {
-			select {
-			case r := <-l.requests:
-				batch = append(batch, r)
-			default:
-				more = false
-			}
-		}
-		if last := batch[len(batch)-1]; last.alone != nil {
-			l.commit(batch[:len(batch)-1])
-			l.dropWriter()
-			last.err = last.alone()
-			close(last.done)
-			continue
-		}
-		if l.commit(batch) {
-			l.reserve.restoreSometimes(l.log)
-		}
+	}
+	if l.commit(batch) {
+		l.reserve.restoreSometimes(l.log)
 	}
 }
 
 // commit writes a batch and answers every request of it. It says whether the
 // disk took it all.
 func (l *Log) commit(batch []*request) bool {
-	if len(batch) == 0 {
-		return true
-	}
+	defer func() {
+		for _, r := range batch {
+			close(r.done)
+		}
+	}()
 	err := l.attempt(batch)
 	if damaged(err) {
 		// It has been let go of; the next attempt examines it, and begins a new
@@ -142,9 +141,6 @@ func (l *Log) commit(batch []*request) bool {
 		} else {
 			fail(batch, err)
 		}
-	}
-	for _, r := range batch {
-		close(r.done)
 	}
 	return err == nil
 }
@@ -185,9 +181,7 @@ func fail(batch []*request, err error) {
 // attempt writes a batch in one transaction. After an error nothing of it
 // stands, and the writer begins anew from what the database holds.
 func (l *Log) attempt(batch []*request) error {
-	for _, r := range batch {
-		r.entry, r.err = Entry{}, nil
-	}
+	fail(batch, errUnwritten) // whatever happens on the way
 	err := l.ready()
 	if err == nil {
 		err = l.writer.transact(l.o, batch)
@@ -200,9 +194,14 @@ func (l *Log) attempt(batch []*request) error {
 		}
 		return err
 	}
+	for _, r := range batch {
+		r.err = r.refused
+	}
 	l.publish(batch)
 	return nil
 }
+
+var errUnwritten = errors.New("writing ended early")
 
 // publish lets readers see what was committed.
 func (l *Log) publish(batch []*request) {
@@ -311,8 +310,8 @@ type storageError struct{ err error }
 func (e *storageError) Error() string { return e.err.Error() }
 func (e *storageError) Unwrap() error { return e.err }
 
-// writer is the one connection that writes, with what it needs to append
-// without reading.
+// writer is the connection that writes, with what it needs to append without
+// reading.
 type writer struct {
 	epoch  string
 	sealer Sealer
@@ -409,7 +408,7 @@ func (w *writer) fill(next *tree, o Options, batch []*request) error {
 				return err
 			}
 		}
-		r.err = err
+		r.refused = err
 	}
 	for key, value := range w.pending {
 		var err error

@@ -98,12 +98,12 @@ type Log struct {
 	log  *slog.Logger
 	lock *os.File
 
-	requests chan *request
+	turn     chan struct{} // full while somebody writes: see do
+	requests chan *request // to whoever writes next
 	quit     chan struct{}
-	stopped  chan struct{} // closed when the writer has ended
 	closing  sync.Once
 
-	writer  *writer // the writer goroutine's own
+	writer  *writer // of whose turn it is
 	reserve reserve // likewise
 
 	ackMu sync.Mutex // one Acknowledge at a time
@@ -126,7 +126,7 @@ type Log struct {
 	whole    Verification
 }
 
-// Open opens the log in dir, creating what is missing, and starts its writer.
+// Open opens the log in dir, creating what is missing.
 // A database that cannot be reconciled with the last receipt, or that is
 // damaged, is set aside and a new epoch begins: see Opened. Open fails where
 // going on would be wrong: another process has the log, others can read the
@@ -144,9 +144,9 @@ func Open(dir string, o Options) (*Log, error) {
 	}
 	l := &Log{
 		dir: dir, o: o, log: o.Logger, lock: lock,
+		turn:     make(chan struct{}, 1),
 		requests: make(chan *request),
 		quit:     make(chan struct{}),
-		stopped:  make(chan struct{}),
 		appended: make(chan struct{}),
 		settled:  make(map[string]bool),
 		reserve:  reserve{path: filepath.Join(dir, reserveFile)},
@@ -159,7 +159,6 @@ func Open(dir string, o Options) (*Log, error) {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	l.reserve.restore(l.log)
-	go l.write()
 	return l, nil
 }
 
@@ -180,12 +179,13 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// Close ends the writer after the commit in hand and closes the database.
+// Close waits for the commit in hand and closes the database.
 func (l *Log) Close() error {
 	var err error
 	l.closing.Do(func() {
 		close(l.quit)
-		<-l.stopped
+		l.turn <- struct{}{} // the last one
+		l.dropWriter()
 		err = errors.Join(l.exchange(l.forget), l.lock.Close())
 	})
 	return err
