@@ -64,7 +64,7 @@ func (c *crm) collectStored(ctx context.Context, v metrics.Values) {
 	open := map[string]int{
 		string(central.AlarmFork): 0, string(central.AlarmRollback): 0, string(central.AlarmEpoch): 0,
 		string(central.AlarmGap): 0, string(central.AlarmInvalid): 0, string(central.AlarmSilent): 0,
-		string(central.AlarmDamaged): 0,
+		string(central.AlarmDamaged): 0, string(central.AlarmRestored): 0,
 	}
 	for _, a := range s.Alarms {
 		open[a.Kind]++

@@ -225,7 +225,10 @@ func newLogVerifyCmd(f *logFlags) *cobra.Command {
 			"signature of every record, its link to the one before it, what stands in the\n" +
 			"columns for search, and every countersigned checkpoint. Exit status 0 and\n" +
 			"\"ok: N records of M controllers …\" if all is well; else 1, naming the controller,\n" +
-			"the epoch, the first bad record and what is wrong with it.",
+			"the epoch, the first bad record and what is wrong with it. Status 1 and\n" +
+			"\"unfinished\" if records have no countersignature, though nothing is wrong with\n" +
+			"them: the CRM was stopped between storing them and that, and makes it up when it\n" +
+			"starts. No export or proof holds them before.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.with(cmd.Context(), func(s *logSession) error { return s.verify(cmd, asJSON) })
@@ -243,6 +246,14 @@ type jsonLogFault struct {
 	What       string `json:"what"`
 }
 
+// jsonLogTail are records that have no countersignature yet.
+type jsonLogTail struct {
+	Controller string `json:"controller"`
+	Epoch      string `json:"epoch"`
+	First      uint64 `json:"first"`
+	Last       uint64 `json:"last"`
+}
+
 func (s *logSession) verify(cmd *cobra.Command, asJSON bool) error {
 	progress, end := cli.Report(cmd.ErrOrStderr(), "verifying")
 	v, err := s.Store.Verify(cmd.Context(), s.controller, s.Options(progress))
@@ -251,39 +262,46 @@ func (s *logSession) verify(cmd *cobra.Command, asJSON bool) error {
 	if err != nil && !errors.As(err, &fault) {
 		return err
 	}
-	out := cmd.OutOrStdout()
+	var tails []jsonLogTail
+	countersigned := v.Records
+	for _, e := range v.Uncosigned {
+		tails = append(tails, jsonLogTail{e.Controller, e.Epoch, e.CosignedSize(), e.Size - 1})
+		countersigned -= e.Size - e.CosignedSize()
+	}
+	good := fault == nil && len(tails) == 0
 	switch {
 	case asJSON:
 		var f *jsonLogFault
 		if fault != nil {
 			f = &jsonLogFault{fault.Controller, fault.Epoch, fault.First, fault.Last, fault.What}
 		}
-		if err := cli.PrintJSON(out, struct {
-			OK          bool          `json:"ok"`
-			Controllers int           `json:"controllers"`
-			Epochs      int           `json:"epochs"`
-			Records     uint64        `json:"records"`
-			Fault       *jsonLogFault `json:"fault,omitempty"`
-		}{fault == nil, v.Controllers, v.Epochs, v.Records, f}); err != nil {
-			return err
-		}
+		err = cli.PrintJSON(cmd.OutOrStdout(), struct {
+			OK            bool          `json:"ok"`
+			Controllers   int           `json:"controllers"`
+			Epochs        int           `json:"epochs"`
+			Records       uint64        `json:"records"`
+			Countersigned uint64        `json:"countersigned"`
+			Uncosigned    []jsonLogTail `json:"not_countersigned,omitempty"`
+			Fault         *jsonLogFault `json:"fault,omitempty"`
+		}{good, v.Controllers, v.Epochs, v.Records, countersigned, tails, f})
 	case fault != nil:
 		fmt.Fprintf(cmd.ErrOrStderr(), "BAD: %s\n", spelling.Printable(fault.Error()))
 	default:
-		waiting := uint64(0)
-		for _, e := range v.Uncosigned {
-			waiting += e.Size - e.CosignedSize()
+		verdict := "ok"
+		if !good {
+			verdict = "unfinished"
 		}
-		if _, err := fmt.Fprintf(out, "ok: %d records of %d controllers in %d epochs; %d countersigned by %s\n",
-			v.Records, v.Controllers, v.Epochs, v.Records-waiting, s.Cosigner.Name()); err != nil {
-			return err
-		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d records of %d controllers in %d epochs; %d countersigned by %s\n",
+			verdict, v.Records, v.Controllers, v.Epochs, countersigned, s.Cosigner.Name())
 	}
-	for _, e := range v.Uncosigned {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s, epoch %s: records %d to %d are not countersigned yet; the CRM does so when it starts\n",
-			e.Controller, e.Epoch, e.CosignedSize(), e.Size-1)
+	if err != nil {
+		return err
 	}
-	if fault != nil {
+	for _, t := range tails {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s, epoch %s: records %d to %d bear the controller's signature and are not countersigned yet: start the CRM, which does so, and verify again\n",
+			t.Controller, t.Epoch, t.First, t.Last)
+	}
+	if !good {
 		return cli.ErrReported
 	}
 	return nil

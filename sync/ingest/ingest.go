@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +18,8 @@ import (
 
 // Store is where records are kept; *central.Store is one.
 type Store interface {
-	Ingest(ctx context.Context, b central.Batch) (central.Head, central.Refusal, error)
+	// Ingest stores batches of one epoch, at most central.MaxRun.
+	Ingest(ctx context.Context, run ...central.Batch) (central.Head, []central.Refusal, error)
 	Report(ctx context.Context, r central.Report) (central.Head, central.Refusal, error)
 	Early(ctx context.Context, b central.Batch) (kept int, err error)
 	// May says whether a controller may send: nil, or an error that is
@@ -274,36 +276,42 @@ func (in *Ingester) Run(ctx context.Context) error {
 
 func (in *Ingester) work(ctx context.Context) {
 	for ctx.Err() == nil {
-		l, q, ok := in.take()
-		if !ok {
+		l, run := in.take()
+		if l == nil {
 			select {
 			case <-ctx.Done():
 			case <-in.wake:
 			}
 			continue
 		}
-		answer := in.handle(ctx, l.controller, q)
+		receipts := in.handle(ctx, l.controller, run)
 		// Others may go on with the lane while this one waits for the broker.
 		// Receipts may so overtake each other: each says all that counts.
 		in.release(l)
-		answer()
+		for _, r := range receipts {
+			in.answer(ctx, r)
+		}
 	}
 }
 
-// take returns the oldest message of the lane whose turn it is. Nobody else
-// gets one of that lane until release.
-func (in *Ingester) take() (*lane, queued, bool) {
+// take returns the oldest messages of the lane whose turn it is, as many as
+// may be stored together: what waited for the same commit shares the next.
+// Nobody else gets any of that lane until release. There may be no such lane.
+func (in *Ingester) take() (*lane, []queued) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if len(in.ready) == 0 {
-		return nil, queued{}, false
+		return nil, nil
 	}
 	l := in.ready[0]
 	in.ready = in.ready[1:]
-	q := l.queue[0]
-	l.queue = l.queue[1:]
-	in.queued -= len(q.payload)
-	return l, q, true
+	n := min(len(l.queue), central.MaxRun)
+	run := l.queue[:n:n]
+	l.queue = l.queue[n:]
+	for _, q := range run {
+		in.queued -= len(q.payload)
+	}
+	return l, run
 }
 
 func (in *Ingester) release(l *lane) {
@@ -321,79 +329,103 @@ func (in *Ingester) release(l *lane) {
 	}
 }
 
-// handle deals with a message and returns what sends the answer to it.
-func (in *Ingester) handle(ctx context.Context, controller string, q queued) (answer func()) {
-	var r wire.Receipt
-	var reason string
-	var err error
-	if q.kind == wire.KindState {
-		r, reason, err = in.state(ctx, controller, q.payload)
-	} else {
-		r, reason, err = in.records(ctx, controller, q.payload)
+// handle deals with messages in their order and returns the receipts that
+// answer them. Batches of one epoch that follow each other go into the store
+// together.
+func (in *Ingester) handle(ctx context.Context, controller string, run []queued) (receipts []wire.Receipt) {
+	var batches []central.Batch
+	together := func() {
+		if len(batches) > 0 {
+			receipts = in.records(ctx, batches, receipts)
+			batches = nil
+		}
 	}
-	return func() {
-		if reason == "" && r.Epoch != "" {
-			if err = in.answer(ctx, r); err != nil {
-				reason = dropPublish
-			}
+	for _, q := range run {
+		if q.kind == wire.KindState {
+			together()
+			receipts = in.state(ctx, controller, q.payload, receipts)
+			continue
 		}
-		if reason == "" {
-			return
+		b, err := wire.ParseBatch(q.payload)
+		if err == nil && b.Controller != controller {
+			in.drop(dropController, controller, fmt.Errorf("payload is of controller %q", b.Controller))
+			continue
 		}
-		if ctx.Err() == nil && (reason == dropStore || reason == dropPublish) {
-			in.o.Logger.Error("message not answered", "reason", reason, "controller", controller, "error", err)
+		if err != nil {
+			in.drop(dropPayload, controller, err)
+			continue
 		}
-		in.drop(reason, controller, err)
+		if b.Early || (len(batches) > 0 && batches[0].Epoch != b.Epoch) {
+			together()
+		}
+		batch := central.Batch{Controller: controller, Epoch: b.Epoch, First: b.First, Records: b.Records, Checkpoint: b.Checkpoint}
+		if b.Early {
+			in.early(ctx, batch)
+			continue
+		}
+		batches = append(batches, batch)
 	}
+	together()
+	return receipts
 }
 
-// records handles a batch. A receipt without an epoch means no answer.
-func (in *Ingester) records(ctx context.Context, controller string, payload []byte) (wire.Receipt, string, error) {
-	b, err := wire.ParseBatch(payload)
-	if err != nil {
-		return wire.Receipt{}, dropPayload, err
-	}
-	if b.Controller != controller {
-		return wire.Receipt{}, dropController, fmt.Errorf("payload is of controller %q", b.Controller)
-	}
-	batch := central.Batch{Controller: controller, Epoch: b.Epoch, First: b.First, Records: b.Records, Checkpoint: b.Checkpoint}
-	if b.Early {
-		kept, err := in.o.Store.Early(ctx, batch)
-		if err != nil {
-			return wire.Receipt{}, storeReason(err), err
-		}
-		in.count(func(s *Stats) { s.Early += uint64(kept) })
-		return wire.Receipt{}, "", nil
-	}
-	head, refusal, err := in.o.Store.Ingest(ctx, batch)
+// records stores batches of one epoch and adds the receipt for them. If some
+// were taken and some were not, it comes twice: the first tells the controller
+// how far it came, and the second, which brings nothing new, to send again.
+func (in *Ingester) records(ctx context.Context, run []central.Batch, receipts []wire.Receipt) []wire.Receipt {
+	controller, epoch := run[0].Controller, run[0].Epoch
+	head, refusals, err := in.o.Store.Ingest(ctx, run...)
 	in.count(func(s *Stats) {
-		s.Batches++
-		switch {
-		case err != nil:
-		case refusal == central.Applied:
-			s.Records += uint64(len(b.Records))
-		default:
-			s.Refused[string(refusal)]++
+		s.Batches += uint64(len(run))
+		for i, refusal := range refusals {
+			if refusal == central.Applied {
+				s.Records += uint64(len(run[i].Records))
+			} else {
+				s.Refused[string(refusal)]++
+			}
 		}
 	})
 	if err != nil {
-		return wire.Receipt{}, storeReason(err), err
+		for range run {
+			in.failed(ctx, controller, err)
+		}
+		return receipts
 	}
-	in.refused("batch", controller, b.Epoch, refusal)
-	return receipt(head, ""), "", nil
+	for _, refusal := range refusals {
+		in.refused("batch", controller, epoch, refusal)
+	}
+	r := receipt(head, "")
+	isRefused := func(r central.Refusal) bool { return r != central.Applied }
+	if slices.Contains(refusals, central.Applied) && slices.ContainsFunc(refusals, isRefused) {
+		receipts = append(receipts, r)
+	}
+	return append(receipts, r)
 }
 
-// state handles a state.
-func (in *Ingester) state(ctx context.Context, controller string, payload []byte) (wire.Receipt, string, error) {
+// early keeps records that were sent ahead of their turn; there is no receipt
+// for them.
+func (in *Ingester) early(ctx context.Context, b central.Batch) {
+	kept, err := in.o.Store.Early(ctx, b)
+	if err != nil {
+		in.failed(ctx, b.Controller, err)
+		return
+	}
+	in.count(func(s *Stats) { s.Early += uint64(kept) })
+}
+
+// state handles a state and adds the receipt for it.
+func (in *Ingester) state(ctx context.Context, controller string, payload []byte, receipts []wire.Receipt) []wire.Receipt {
 	s, err := wire.ParseState(payload)
 	if err != nil {
-		return wire.Receipt{}, dropPayload, err
+		in.drop(dropPayload, controller, err)
+		return receipts
 	}
 	if s.Controller != controller {
-		return wire.Receipt{}, dropController, fmt.Errorf("payload is of controller %q", s.Controller)
+		in.drop(dropController, controller, fmt.Errorf("payload is of controller %q", s.Controller))
+		return receipts
 	}
-	head, refusal, err := in.o.Store.Report(ctx, central.Report{
-		Controller: controller, Epoch: s.Epoch, Session: s.Session, Online: s.Online, Checkpoint: s.Checkpoint})
+	head, refusal, err := in.o.Store.Report(ctx, central.Report{Controller: controller, Epoch: s.Epoch, Session: s.Session,
+		Online: s.Online, Checkpoint: s.Checkpoint, Acknowledged: s.Acknowledged})
 	in.count(func(st *Stats) {
 		st.States++
 		if err == nil && refusal != central.Applied {
@@ -401,14 +433,15 @@ func (in *Ingester) state(ctx context.Context, controller string, payload []byte
 		}
 	})
 	if err != nil {
-		return wire.Receipt{}, storeReason(err), err
+		in.failed(ctx, controller, err)
+		return receipts
 	}
 	if !s.Online {
 		in.o.Logger.Info("controller is offline", "controller", controller)
-		return wire.Receipt{}, "", nil
+		return receipts
 	}
 	in.refused("state", controller, s.Epoch, refusal)
-	return receipt(head, s.Name()), "", nil
+	return append(receipts, receipt(head, s.Name()))
 }
 
 func (in *Ingester) refused(what, controller, epoch string, r central.Refusal) {
@@ -417,11 +450,21 @@ func (in *Ingester) refused(what, controller, epoch string, r central.Refusal) {
 	}
 }
 
-func storeReason(err error) string {
+// failed drops a message that the store would not or could not take.
+func (in *Ingester) failed(ctx context.Context, controller string, err error) {
 	if errors.Is(err, central.ErrUnknownController) || errors.Is(err, central.ErrRevoked) {
-		return dropUnknown
+		in.drop(dropUnknown, controller, err)
+		return
 	}
-	return dropStore
+	in.unanswered(ctx, dropStore, controller, err)
+}
+
+// unanswered drops a message that deserved an answer.
+func (in *Ingester) unanswered(ctx context.Context, reason, controller string, err error) {
+	if ctx.Err() == nil {
+		in.o.Logger.Error("message not answered", "reason", reason, "controller", controller, "error", err)
+	}
+	in.drop(reason, controller, err)
 }
 
 func receipt(h central.Head, state string) wire.Receipt {
@@ -431,9 +474,18 @@ func receipt(h central.Head, state string) wire.Receipt {
 	}
 }
 
-// answer signs a receipt and publishes it. Its time is that of the answer:
-// controllers without a clock of their own set a floor by it.
-func (in *Ingester) answer(ctx context.Context, r wire.Receipt) error {
+// answer signs a receipt and publishes it.
+func (in *Ingester) answer(ctx context.Context, r wire.Receipt) {
+	if err := in.publish(ctx, r); err != nil {
+		in.unanswered(ctx, dropPublish, r.Controller, err)
+		return
+	}
+	in.count(func(s *Stats) { s.Receipts++ })
+}
+
+// publish gives a receipt the time at which it is sent: controllers without a
+// clock of their own set a floor by it.
+func (in *Ingester) publish(ctx context.Context, r wire.Receipt) error {
 	r.Time = time.Now().UTC().Truncate(time.Microsecond)
 	jws, err := r.Sign(in.o.Receipts)
 	if err != nil {
@@ -448,6 +500,5 @@ func (in *Ingester) answer(ctx context.Context, r wire.Receipt) error {
 	if err := in.o.Publisher.Publish(ctx, topic, []byte(jws), wire.KindReceipt.Retained()); err != nil {
 		return fmt.Errorf("publish receipt: %w", err)
 	}
-	in.count(func(s *Stats) { s.Receipts++ })
 	return nil
 }

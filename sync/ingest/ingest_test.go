@@ -25,6 +25,8 @@ type store struct {
 	mu      sync.Mutex
 	may     map[string]error
 	batches []central.Batch
+	runs    []int // how many batches came together
+	refuse  map[uint64]central.Refusal
 	reports []central.Report
 	early   []central.Batch
 	asked   int
@@ -43,17 +45,24 @@ func (s *store) May(_ context.Context, controller string) error {
 	return err
 }
 
-func (s *store) Ingest(_ context.Context, b central.Batch) (central.Head, central.Refusal, error) {
+func (s *store) Ingest(_ context.Context, run ...central.Batch) (central.Head, []central.Refusal, error) {
+	last := run[len(run)-1]
 	if s.hold != nil {
-		s.hold(b.Controller)
+		s.hold(last.Controller)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fail != nil {
-		return central.Head{}, "", s.fail
+		return central.Head{}, nil, s.fail
 	}
-	s.batches = append(s.batches, b)
-	return central.Head{Controller: b.Controller, Epoch: b.Epoch, Size: b.First + uint64(len(b.Records)), Checkpoint: b.Checkpoint, PolicyVersion: 4}, central.Applied, nil
+	s.batches = append(s.batches, run...)
+	s.runs = append(s.runs, len(run))
+	refusals := make([]central.Refusal, len(run))
+	for i, b := range run {
+		refusals[i] = s.refuse[b.First]
+	}
+	return central.Head{Controller: last.Controller, Epoch: last.Epoch, Size: last.First + uint64(len(last.Records)),
+		Checkpoint: last.Checkpoint, PolicyVersion: 4}, refusals, nil
 }
 
 func (s *store) Report(_ context.Context, r central.Report) (central.Head, central.Refusal, error) {
@@ -281,6 +290,99 @@ func TestMessagesOfAControllerKeepTheirOrder(t *testing.T) {
 	})
 }
 
+// What waits for one commit shares the next, as far as it is of one epoch and
+// nothing else stands between; the order stays.
+func TestBatchesThatWaitTogetherAreStoredTogetherAndHaveOneReceipt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Options{Workers: 1})
+		r.store.hold = func(string) { time.Sleep(time.Second) }
+		next := strings.Repeat("e", 32)
+		ofNext := func(b *wire.Batch) { b.Epoch = next }
+		early := func(b *wire.Batch) { b.Early, b.Checkpoint = true, "" }
+		r.Handle(t.Context(), batchOf("a", 0))
+		synctest.Wait() // it is with the store
+		for _, m := range []wire.Message{
+			batchOf("a", 1), batchOf("a", 2), batchOf("a", 90, early), batchOf("a", 3), stateOf("a", true),
+			batchOf("a", 4), batchOf("a", 0, ofNext), batchOf("a", 1, ofNext), batchOf("a", 2, ofNext), batchOf("a", 3, ofNext),
+		} {
+			r.Handle(t.Context(), m)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		// The ninth of those that waited begins another run: MaxRun is eight.
+		if want := []int{1, 2, 1, 1, 2, 2}; !slices.Equal(r.store.runs, want) {
+			t.Errorf("stored together: %v, want %v", r.store.runs, want)
+		}
+		var got []string
+		for _, m := range r.out.list {
+			p, err := wire.OpenReceipt(string(m.Payload), r.receipts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, fmt.Sprintf("%.1s %d %v", p.Epoch, p.Size, p.State != ""))
+		}
+		want := []string{"0 1 false", "0 3 false", "0 4 false", "0 0 true", "0 5 false", "e 2 false", "e 4 false"}
+		if !slices.Equal(got, want) {
+			t.Errorf("receipts %q, want %q", got, want)
+		}
+		if s := r.Stats(); s.Batches != 9 || s.Records != 9 || s.Early != 1 || s.States != 1 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// A controller sends again what was lost when a receipt brings nothing new, so
+// one receipt for some that were taken and some that were not would hide that.
+func TestARunThatWasTakenInPartIsAnsweredTwice(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		refuse []uint64
+		want   int
+	}{{"all taken", nil, 1}, {"one refused", []uint64{2}, 2}, {"two refused", []uint64{1, 3}, 2}, {"all refused", []uint64{1, 2, 3}, 1}} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, Options{Workers: 1})
+				r.store.hold = func(string) { time.Sleep(time.Second) }
+				r.store.refuse = map[uint64]central.Refusal{}
+				for _, first := range tt.refuse {
+					r.store.refuse[first] = central.RefusedBeyond
+				}
+				r.Handle(t.Context(), batchOf("a", 0))
+				synctest.Wait()
+				for first := range uint64(3) {
+					r.Handle(t.Context(), batchOf("a", first+1))
+				}
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if s := r.Stats(); !slices.Equal(r.store.runs, []int{1, 3}) || s.Receipts != uint64(1+tt.want) ||
+					s.Refused["beyond"] != uint64(len(tt.refuse)) || s.Records != uint64(4-len(tt.refuse)) {
+					t.Errorf("stored together %v, stats %+v; want %d receipts for the three", r.store.runs, s, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// One that cannot be read stops none of those beside it.
+func TestABadMessageAmongBatchesIsDroppedAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Options{Workers: 1})
+		r.store.hold = func(string) { time.Sleep(time.Second) }
+		r.Handle(t.Context(), batchOf("a", 0))
+		synctest.Wait()
+		other := batchOf("b", 2)
+		other.Topic = "gatehouse/a/up/records"
+		for _, m := range []wire.Message{batchOf("a", 1), {Topic: "gatehouse/a/up/records", Payload: []byte("{")}, other, batchOf("a", 2)} {
+			r.Handle(t.Context(), m)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if s := r.Stats(); !slices.Equal(r.store.runs, []int{1, 2}) || s.Dropped["payload"] != 1 || s.Dropped["controller"] != 1 || s.Receipts != 2 {
+			t.Errorf("stored together %v, stats %+v", r.store.runs, s)
+		}
+	})
+}
+
 func TestAControllerThatIsStuckDoesNotStopAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Options{Workers: 2})
@@ -420,8 +522,10 @@ func FuzzHandle(f *testing.F) {
 		out := &published{}
 		in := New(Options{Store: s, Publisher: out, Receipts: c.Receipts()})
 		in.Handle(t.Context(), wire.Message{Topic: topic, Payload: payload})
-		if l, q, ok := in.take(); ok {
-			in.handle(t.Context(), l.controller, q)
+		if l, run := in.take(); l != nil {
+			for _, r := range in.handle(t.Context(), l.controller, run) {
+				in.answer(t.Context(), r)
+			}
 		}
 		for _, m := range out.list {
 			if m.Topic != "gatehouse/a/down/receipt" {

@@ -161,7 +161,7 @@ func (l *loop) publishState() {
 	}
 	s := wire.State{
 		V: wire.Version, Controller: l.u.o.Controller, Online: true, Session: l.u.session, Number: l.number + 1,
-		Time: time.Now().UTC().Truncate(time.Microsecond), Epoch: l.epoch,
+		Time: time.Now().UTC().Truncate(time.Microsecond), Epoch: l.epoch, Acknowledged: l.u.o.Log.Acknowledged(),
 	}
 	if l.head > 0 {
 		var err error
@@ -309,8 +309,11 @@ func (l *loop) receive(payload []byte) {
 	}
 	switch {
 	case r.State != "" && r.State == l.state && !l.synced:
-		// What the CRM says it holds is so, even if it held more before: it
-		// may have been restored from a backup.
+		// What the CRM says it holds is so, even if it held more before.
+		if had := l.u.o.Log.Acknowledged(); r.Size < had {
+			l.u.o.Logger.Warn("the CRM holds fewer records than it had countersigned: was it restored from a backup? They are sent again",
+				"epoch", l.epoch, "stored", r.Size, "countersigned", had)
+		}
 		l.synced, l.rewound, l.unanswered = true, false, 0
 		if l.overdueAt.IsZero() {
 			l.wait = l.u.o.Deadline

@@ -25,6 +25,8 @@ type Log interface {
 	Checkpoint(ctx context.Context, size uint64) (signed string, err error)
 	Signed(ctx context.Context, from uint64, max, size int) (epoch string, records []visitorlog.Entry, err error)
 	Appended() <-chan struct{}
+	// Acknowledged is how many records of the present epoch are receipted.
+	Acknowledged() uint64
 	Acknowledge(ctx context.Context, r visitorlog.Receipt) error
 	Reconcile(ctx context.Context, r visitorlog.Receipt) (newEpoch bool, err error)
 	Damaged(ctx context.Context) (newEpoch bool, err error)

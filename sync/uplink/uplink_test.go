@@ -1,10 +1,13 @@
 package uplink_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -77,11 +80,55 @@ func TestAReceiptLostAfterTheCommitChangesNothing(t *testing.T) {
 	})
 }
 
-// A CRM that was restored from an older backup gets what it lost again.
+// orderly delivers at once and in order, but for the messages that lose says.
+type orderly struct {
+	crm  *crm
+	lose func(m wire.Message) bool
+}
+
+func (o orderly) Publish(_ context.Context, topic string, payload []byte, retained bool) error {
+	if m := (wire.Message{Topic: topic, Payload: payload, Retained: retained}); !o.lose(m) {
+		o.crm.ingester.Handle(context.Background(), m)
+	}
+	return nil
+}
+
+// Batches behind a lost one show that it is lost, also where they share a
+// receipt with one before it: nobody waits for a deadline.
+func TestALostBatchIsSentAgainAtOnce(t *testing.T) {
+	for _, lost := range []int{0, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCRM(t, newPipe(t, 1, fate{}))
+			batches := -1 // those of the backlog
+			d := newController(t, "north-1", c, func(o *uplink.Options) {
+				o.Deadline = time.Hour
+				o.Publisher = orderly{c, func(m wire.Message) bool {
+					if b, err := wire.ParseBatch(m.Payload); err != nil || b.Early || len(b.Records) < 10 {
+						return false
+					}
+					batches++
+					return batches == lost
+				}}
+			})
+			d.stop()
+			d.write(1500)
+			d.start()
+			d.settle(time.Minute)
+			d.same()
+			if batches < lost {
+				t.Fatalf("%d batches: none was lost", batches+1)
+			}
+		})
+	}
+}
+
+// A CRM that was restored from an older backup gets what it lost again, and
+// both sides say so.
 func TestARestoredCRMGetsTheRecordsAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCRM(t, newPipe(t, 1, fate{}))
-		d := newController(t, "north-1", c, nil)
+		var said bytes.Buffer
+		d := newController(t, "north-1", c, func(o *uplink.Options) { o.Logger = slog.New(slog.NewTextHandler(&said, nil)) })
 		d.write(50)
 		d.settle(time.Minute)
 		c.stop()
@@ -104,7 +151,14 @@ func TestARestoredCRMGetsTheRecordsAgain(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		d.settle(time.Hour)
 		d.same()
-		c.wantAlarms()
+		c.wantAlarms(central.AlarmRestored)
+		if a := c.alarms()[0]; *a.Sequence >= 700 || !strings.Contains(a.Detail, "751 records") {
+			t.Errorf("alarm %+v, want it with both sizes", a)
+		}
+		d.stop()
+		if !strings.Contains(said.String(), "holds fewer records than it had countersigned") {
+			t.Errorf("the controller does not say so:\n%s", said.String())
+		}
 	})
 }
 

@@ -68,7 +68,10 @@ type State struct {
 	Time    time.Time `json:"time,omitzero"`
 	Epoch   string    `json:"epoch,omitempty"`
 	// Checkpoint is the log's signed note at its head; empty for an empty log.
-	Checkpoint    string            `json:"checkpoint,omitempty"`
+	Checkpoint string `json:"checkpoint,omitempty"`
+	// Acknowledged is how many records of the epoch the controller has a
+	// receipt for. A CRM that holds fewer has lost some.
+	Acknowledged  uint64            `json:"acknowledged,omitempty"`
 	PolicyVersion uint64            `json:"policy_version"`
 	Clock         *visitorlog.Clock `json:"clock,omitempty"`
 }
@@ -273,7 +276,7 @@ func (s *State) check() error {
 	if err := CheckEpoch(s.Session); err != nil {
 		return fmt.Errorf("session: %w", err)
 	}
-	if s.Number > MaxSize || s.PolicyVersion > MaxSize {
+	if s.Number > MaxSize || s.PolicyVersion > MaxSize || s.Acknowledged > MaxSize {
 		return errors.New("a number is out of range")
 	}
 	if s.Epoch != "" || s.Online {

@@ -20,10 +20,15 @@ const (
 	AlarmInvalid  AlarmKind = "invalid_record" // a record's content or signature is wrong
 	AlarmDamaged  AlarmKind = "damaged"        // what is stored is not what was received
 	AlarmSilent   AlarmKind = "silent"         // nothing was heard for too long
+	AlarmRestored AlarmKind = "restored"       // this store has lost records that it had countersigned
 )
 
+// HeardAgain stands for a person's name on a silent alarm that closed itself.
+const HeardAgain = "(heard again)"
+
 // Alarm is something that a person must look at. It stays open until a person
-// clears it; while it is open the same again only counts.
+// clears it, and while it is open the same again only counts. A silent alarm
+// alone closes itself, when the controller is heard again.
 type Alarm struct {
 	ID         int64
 	Kind       AlarmKind
@@ -35,7 +40,7 @@ type Alarm struct {
 	Last       time.Time
 	Count      int
 	Cleared    time.Time // zero: open
-	ClearedBy  string
+	ClearedBy  string    // a person, or HeardAgain
 }
 
 // alarm raises an alarm in the transaction.
@@ -97,7 +102,7 @@ var ErrNoAlarm = errors.New("no such open alarm")
 
 // Clear closes an alarm in a person's name.
 func (s *Store) Clear(ctx context.Context, id int64, by string) error {
-	if by == "" {
+	if by == "" || by == HeardAgain {
 		return errors.New("clear alarm: nobody is named")
 	}
 	s.mu.Lock()
@@ -113,6 +118,26 @@ func (s *Store) Clear(ctx context.Context, id int64, by string) error {
 		}
 		return nil
 	})
+}
+
+// heard notes that a controller was heard, and closes the alarm that it was
+// not: nobody has to look for a controller that is there.
+func (t *tx) heard(ctx context.Context, controller string) error {
+	at := micros(t.now)
+	if _, err := t.ExecContext(ctx, `UPDATE controllers SET seen = $1 WHERE name = $2`, at, controller); err != nil {
+		return fmt.Errorf("note that %q was heard: %w", controller, err)
+	}
+	res, err := t.ExecContext(ctx, `
+		UPDATE alarms SET cleared = $1, cleared_by = $2 WHERE kind = $3 AND controller = $4 AND cleared IS NULL`,
+		at, HeardAgain, string(AlarmSilent), controller)
+	if err != nil {
+		return fmt.Errorf("close the silent alarm of %q: %w", controller, err)
+	}
+	n, err := res.RowsAffected()
+	if n > 0 {
+		t.back = controller
+	}
+	return err
 }
 
 // RaiseSilent raises an alarm for each controller that has not been heard

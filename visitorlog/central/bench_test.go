@@ -32,8 +32,8 @@ func BenchmarkIngest(b *testing.B) {
 		}
 		began := time.Now()
 		for _, batch := range batches {
-			if _, refusal, err := c.Ingest(b.Context(), batch); err != nil || refusal != Applied {
-				b.Fatal(refusal, err)
+			if _, refusals, err := c.Ingest(b.Context(), batch); err != nil || refusals[0] != Applied {
+				b.Fatal(refusals, err)
 			}
 		}
 		storing += time.Since(began)

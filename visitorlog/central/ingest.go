@@ -15,8 +15,12 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// MaxBatch is the largest number of records of a batch.
-const MaxBatch = 500
+const (
+	// MaxBatch is the largest number of records of a batch.
+	MaxBatch = 500
+	// MaxRun is the largest number of batches that are stored together.
+	MaxRun = 8
+)
 
 // Batch is a run of records of one epoch, and the log's signed checkpoint
 // after the last of them.
@@ -70,29 +74,39 @@ type logState struct {
 	counted bool
 }
 
-// Ingest appends a batch to the store's own tree, if that gives the root that
-// the batch's checkpoint names, and answers with what is committed
-// afterwards, countersigned. A batch that repeats what is stored changes
-// nothing; one that begins beyond it, or does not agree with it, is refused
-// and answered all the same. An error means that there is no answer: the
-// controller may not send, or the database failed.
-func (s *Store) Ingest(ctx context.Context, b Batch) (Head, Refusal, error) {
+// Ingest appends batches of one epoch to the store's own tree, one after the
+// other in one transaction, each if it gives the root that its checkpoint
+// names. It answers with what is committed afterwards, countersigned, and with
+// what became of each batch. One that repeats what is stored changes nothing;
+// one that begins beyond it, or does not agree with it, is refused, which
+// stops none of the others. An error means that there is no answer and nothing
+// was stored: the controller may not send, or the database failed.
+func (s *Store) Ingest(ctx context.Context, run ...Batch) (Head, []Refusal, error) {
+	if len(run) == 0 || len(run) > MaxRun {
+		return Head{}, nil, fmt.Errorf("ingest %d batches: 1 to %d are taken together", len(run), MaxRun)
+	}
+	name := logName{run[0].Controller, run[0].Epoch}
 	// All that needs no database is done before the writer's turn.
-	leaves := make([]tlog.Hash, len(b.Records))
-	for i, r := range b.Records {
-		leaves[i] = tlog.RecordHash([]byte(r))
+	leaves := make([][]tlog.Hash, len(run))
+	for i, b := range run {
+		if (logName{b.Controller, b.Epoch}) != name {
+			return Head{}, nil, fmt.Errorf("ingest batches of epoch %s of %q and of epoch %s of %q together", name.epoch, name.controller, b.Epoch, b.Controller)
+		}
+		leaves[i] = make([]tlog.Hash, len(b.Records))
+		for j, r := range b.Records {
+			leaves[i][j] = tlog.RecordHash([]byte(r))
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var (
-		refusal Refusal
-		policy  uint64
-		next    *logState
-		grew    bool
+		refusals = make([]Refusal, len(run))
+		policy   uint64
+		next     *logState
+		grew     bool
 	)
-	name := logName{b.Controller, b.Epoch}
 	err := s.write(ctx, func(t *tx) error {
-		from, err := sender(ctx, t, b.Controller)
+		from, err := sender(ctx, t, name.controller)
 		if err != nil {
 			return err
 		}
@@ -102,20 +116,17 @@ func (s *Store) Ingest(ctx context.Context, b Batch) (Head, Refusal, error) {
 			return err
 		}
 		next = present
-		next, refusal, err = s.extend(ctx, t, from, present, b, leaves)
-		if err != nil {
-			return err
+		for i, b := range run {
+			if next, refusals[i], err = s.extend(ctx, t, from, next, b, leaves[i]); err != nil {
+				return err
+			}
 		}
 		grew = next.size > present.size
-		_, err = t.ExecContext(ctx, `UPDATE controllers SET seen = $1 WHERE name = $2`, micros(t.now), b.Controller)
-		if err != nil {
-			return fmt.Errorf("note that %q was heard: %w", b.Controller, err)
-		}
-		return nil
+		return t.heard(ctx, name.controller)
 	})
 	if err != nil {
 		delete(s.logs, name) // whether a failed commit is there only the database knows
-		return Head{}, "", err
+		return Head{}, nil, err
 	}
 	if next.size == 0 {
 		delete(s.logs, name)
@@ -130,8 +141,11 @@ func (s *Store) Ingest(ctx context.Context, b Batch) (Head, Refusal, error) {
 		}
 	}
 	h, err := s.cosign(ctx, name, next)
+	if err != nil {
+		return Head{}, nil, err
+	}
 	h.PolicyVersion = policy
-	return h, refusal, err
+	return h, refusals, nil
 }
 
 // load returns the writer's view of an epoch: from memory if it still is what
@@ -513,6 +527,8 @@ type Report struct {
 	Session    string // random for each start of the controller's daemon
 	Online     bool
 	Checkpoint string // of its head; empty: its log is empty, or it is offline
+	// Acknowledged is how many records of the epoch it has a receipt for.
+	Acknowledged uint64
 }
 
 // Report compares a controller's head with what is stored and answers with
@@ -561,13 +577,22 @@ func (s *Store) Report(ctx context.Context, r Report) (Head, Refusal, error) {
 				return err
 			}
 		}
+		if r.Acknowledged > uint64(present.size) {
+			first := uint64(present.size)
+			err := t.alarm(ctx, Alarm{Kind: AlarmRestored, Controller: r.Controller, Epoch: r.Epoch, Sequence: &first,
+				Detail: fmt.Sprintf("it says that it has a receipt for %d records, of which %d are stored here: was the CRM restored from a backup? It sends them again",
+					r.Acknowledged, present.size)})
+			if err != nil {
+				return err
+			}
+		}
 		_, err = t.ExecContext(ctx, `
-			UPDATE controllers SET online = 1, seen = $1, sessions = $2, reported_epoch = $3, reported_size = $4 WHERE name = $5`,
-			micros(t.now), sessions, r.Epoch, int64(size), r.Controller)
+			UPDATE controllers SET online = 1, sessions = $1, reported_epoch = $2, reported_size = $3 WHERE name = $4`,
+			sessions, r.Epoch, int64(size), r.Controller)
 		if err != nil {
 			return fmt.Errorf("store state of %q: %w", r.Controller, err)
 		}
-		return nil
+		return t.heard(ctx, r.Controller)
 	})
 	if err != nil {
 		delete(s.logs, name)

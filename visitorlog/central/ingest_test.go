@@ -71,6 +71,72 @@ func TestAnyOrderOfBatchesStoresAPrefixOfTheLog(t *testing.T) {
 	})
 }
 
+// Batches that come together are each what they would be alone, one after the
+// other: a bad one stops none of the others, raises its own alarm, and what is
+// stored is countersigned once.
+func TestABadBatchInARunStopsNoneOfTheOthers(t *testing.T) {
+	c, f := newCRM(t), newForger(t, "north-1").add(30)
+	other := f.clone(4).add(20)
+	c.approve(f)
+	altered := f.batch(12, 16)
+	altered.Records = slices.Clone(altered.Records)
+	altered.Records[1] = f.jws[0]
+	unsigned := f.batch(12, 16)
+	unsigned.Checkpoint = newForger(t, "north-1").add(16).checkpoint(16)
+	misshapen := f.batch(12, 16)
+	misshapen.Checkpoint = f.checkpoint(15)
+	h := c.ingestRun([]Batch{f.batch(0, 6), f.batch(20, 24), f.batch(6, 12), altered, unsigned, misshapen, other.batch(6, 14), f.batch(10, 16)}, 16,
+		Applied, RefusedBeyond, Applied, RefusedAltered, RefusedSignature, RefusedShape, RefusedFork, Applied)
+	c.holds(h, f)
+	if a := c.wantAlarms(AlarmFork)[AlarmFork]; a.Count != 1 || a.Epoch != f.epoch {
+		t.Errorf("alarm %+v, want it once", a)
+	}
+	c.holds(c.ingestRun([]Batch{f.batch(16, 20), f.batch(0, 6), f.batch(20, 30)}, 30, Applied, Applied, Applied), f)
+	// A root that the controller signed for a size in the middle is held to the
+	// tree, though a later one vouches for all.
+	g := f.afresh().add(10)
+	lie := g.batch(0, 5)
+	lie.Checkpoint = g.checkpointOf(5, tlog.Hash{1})
+	c.holds(c.ingestRun([]Batch{lie, g.batch(0, 10)}, 10, RefusedFork, Applied), g)
+	c.check()
+	if v, err := c.Verify(t.Context(), "", VerifyOptions{Cosigner: c.cosigner.Public().Note()}); err != nil || v.Records != 40 || len(v.Uncosigned) != 0 {
+		t.Errorf("%+v, %v; want 40 good records", v, err)
+	}
+}
+
+func TestARunIsStoredWholeOrNotAtAll(t *testing.T) {
+	c, f := newCRM(t), newForger(t, "north-1").add(12)
+	c.approve(f)
+	if _, err := c.w.Exec(`CREATE TRIGGER full BEFORE INSERT ON records WHEN NEW.seq = 7 BEGIN SELECT RAISE(ABORT, 'disk full'); END`); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := c.Ingest(t.Context(), f.batch(0, 5), f.batch(5, 12)); err == nil || !strings.Contains(err.Error(), "disk full") {
+		t.Fatalf("ingest on a full disk: %v", err)
+	}
+	c.ingest(f.batch(5, 7), 0, RefusedBeyond)
+	if _, err := c.w.Exec(`DROP TRIGGER full`); err != nil {
+		t.Fatal(err)
+	}
+	c.holds(c.ingestRun([]Batch{f.batch(0, 5), f.batch(5, 12)}, 12, Applied, Applied), f)
+}
+
+func TestARunIsOfOneEpochAndBounded(t *testing.T) {
+	c, f := newCRM(t), newForger(t, "north-1").add(4)
+	g, other := f.afresh().add(4), newForger(t, "south-1").add(4)
+	c.approve(f)
+	c.approve(other)
+	for name, run := range map[string][]Batch{
+		"nothing":         nil,
+		"two epochs":      {f.batch(0, 2), g.batch(0, 2)},
+		"two controllers": {f.batch(0, 2), other.batch(0, 2)},
+		"too many":        slices.Repeat([]Batch{f.batch(0, 2)}, MaxRun+1),
+	} {
+		if h, _, err := c.Ingest(t.Context(), run...); err == nil {
+			t.Errorf("%s: was taken, %+v", name, h)
+		}
+	}
+}
+
 func TestAnotherLeafAtAStoredSequenceIsAForkAndChangesNothing(t *testing.T) {
 	c, f := newCRM(t), newForger(t, "north-1").add(10)
 	other := f.clone(6).add(8)
@@ -494,8 +560,10 @@ func TestASilentControllerIsAnAlarmUntilSomebodyClearsIt(t *testing.T) {
 	if a.Count != 1 {
 		t.Errorf("alarm %+v, want it once", a)
 	}
-	if err := c.Clear(t.Context(), a.ID, ""); err == nil {
-		t.Error("cleared in nobody's name")
+	for _, nobody := range []string{"", HeardAgain} {
+		if err := c.Clear(t.Context(), a.ID, nobody); err == nil {
+			t.Errorf("cleared in nobody's name, %q", nobody)
+		}
 	}
 	if err := c.Clear(t.Context(), a.ID, "ops-7"); err != nil {
 		t.Fatal(err)
@@ -504,6 +572,77 @@ func TestASilentControllerIsAnAlarmUntilSomebodyClearsIt(t *testing.T) {
 		t.Errorf("cleared twice: %v", err)
 	}
 	c.wantAlarms()
+}
+
+// Nobody has to look for a controller that is there. The other alarms stay.
+func TestASilentAlarmClosesItselfWhenTheControllerIsHeard(t *testing.T) {
+	for name, hear := range map[string]func(c *crm, f *forger){
+		"a batch": func(c *crm, f *forger) { c.ingest(f.batch(0, 2), 2, Applied) },
+		"a state": func(c *crm, f *forger) { c.report(f, newEpoch(), 2, Applied) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, f := newCRM(t), newForger(t, "north-1").add(2)
+			g := newForger(t, "south-1").add(6)
+			c.Store.o.SilentAfter = time.Hour
+			c.approve(f)
+			c.approve(g)
+			c.ingest(g.batch(0, 5), 5, Applied)
+			c.ingest(g.clone(3).add(3).batch(3, 6), 5, RefusedFork)
+			for range 2 { // it may fall silent again, and be back again
+				if err := c.RaiseSilent(t.Context(), time.Now().Add(2*time.Hour)); err != nil {
+					t.Fatal(err)
+				}
+				hear(c, f)
+			}
+			// The last will is not the controller's voice.
+			if _, _, err := c.Report(t.Context(), Report{Controller: g.name, Session: newEpoch()}); err != nil {
+				t.Fatal(err)
+			}
+			if got := c.wantAlarms(AlarmFork, AlarmSilent); got[AlarmSilent].Controller != g.name {
+				t.Errorf("open: %+v", got)
+			}
+			all, err := c.Alarms(t.Context(), true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			closed := 0
+			for _, a := range all {
+				if a.Controller != f.name {
+					continue
+				}
+				closed++
+				if a.Kind != AlarmSilent || a.Cleared.Before(a.Raised) || a.ClearedBy != HeardAgain || a.Count != 1 {
+					t.Errorf("alarm %+v, want it closed by the controller", a)
+				}
+			}
+			if closed != 2 {
+				t.Errorf("%d alarms of its own, want 2", closed)
+			}
+		})
+	}
+}
+
+// A receipt is given after the commit: a controller that has one for more than
+// is stored has seen a store that this one is an older copy of.
+func TestAControllerWithAReceiptForMoreThanIsStoredTellsOfARestoredCRM(t *testing.T) {
+	c, f := newCRM(t), newForger(t, "north-1").add(20)
+	c.approve(f)
+	c.ingest(f.batch(0, 8), 8, Applied)
+	report := func(acknowledged uint64) {
+		t.Helper()
+		h, refusal, err := c.Report(t.Context(), Report{Controller: f.name, Epoch: f.epoch, Session: newEpoch(), Online: true,
+			Checkpoint: f.checkpoint(20), Acknowledged: acknowledged})
+		if err != nil || refusal != Applied || h.Size != 8 {
+			t.Fatalf("head %+v, refusal %q, %v", h, refusal, err)
+		}
+	}
+	report(0)
+	report(8)
+	c.wantAlarms()
+	report(15)
+	if a := c.wantAlarms(AlarmRestored)[AlarmRestored]; a.Epoch != f.epoch || *a.Sequence != 8 || !strings.Contains(a.Detail, "15") {
+		t.Errorf("alarm %+v, want records 8 to 14 of the epoch", a)
+	}
 }
 
 func TestEarlyRecordsAreVerifiedBoundedAndGiveWay(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -241,12 +242,18 @@ func (c *crm) approve(f *forger) {
 // forger's root, unless something else was stored first.
 func (c *crm) ingest(b Batch, size uint64, want Refusal) Head {
 	c.t.Helper()
-	h, refusal, err := c.Ingest(c.t.Context(), b)
+	return c.ingestRun([]Batch{b}, size, want)
+}
+
+// ingestRun is ingest for batches that come together.
+func (c *crm) ingestRun(run []Batch, size uint64, want ...Refusal) Head {
+	c.t.Helper()
+	h, refusals, err := c.Ingest(c.t.Context(), run...)
 	if err != nil {
 		c.t.Fatalf("ingest: %v", err)
 	}
-	if h.Size != size || refusal != want {
-		c.t.Fatalf("ingest: size %d, refusal %q; want %d, %q", h.Size, refusal, size, want)
+	if h.Size != size || !slices.Equal(refusals, want) {
+		c.t.Fatalf("ingest: size %d, refusals %q; want %d, %q", h.Size, refusals, size, want)
 	}
 	return h
 }

@@ -208,6 +208,9 @@ func (s *Store) write(ctx context.Context, f func(*tx) error) error {
 			s.o.Alarm(a)
 		}
 	}
+	if t.back != "" {
+		s.o.Logger.Info("silent alarm closed: the controller is heard again", "controller", t.back)
+	}
 	return nil
 }
 
@@ -216,6 +219,7 @@ type tx struct {
 	*sql.Tx
 	now    time.Time
 	alarms []Alarm
+	back   string // the controller whose silent alarm was closed; empty: none's
 }
 
 func micros(t time.Time) int64 { return t.UnixMicro() }

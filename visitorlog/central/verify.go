@@ -110,7 +110,7 @@ func (s *Store) VerifyEpoch(ctx context.Context, e Epoch, o VerifyOptions) error
 }
 
 // checkFile is SQLite's own check of its file, and of rows that belong to no
-// epoch.
+// epoch or whose epoch is gone.
 func (s *Store) checkFile(ctx context.Context) error {
 	var answer string
 	if err := s.r.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&answer); err != nil {
@@ -128,7 +128,36 @@ func (s *Store) checkFile(ctx context.Context) error {
 	if strays > 0 {
 		return &Fault{Controller: "database", First: -1, What: fmt.Sprintf("%d rows belong to no epoch", strays)}
 	}
-	return nil
+	return s.checkEpochs(ctx)
+}
+
+// checkEpochs looks for traces of epochs that are stored no longer. Nothing
+// deletes a row of epochs, so their ids have no hole, and what an alarm says of
+// the stored records of an epoch stays true. Whoever removes the traces too is
+// found only by what is kept elsewhere: an export, or the controller's own log.
+func (s *Store) checkEpochs(ctx context.Context) error {
+	var rows, last int64
+	if err := s.r.QueryRowContext(ctx, `SELECT count(*), coalesce(max(id), 0) FROM epochs`).Scan(&rows, &last); err != nil {
+		return fmt.Errorf("count epochs: %w", err)
+	}
+	if rows != last {
+		return &Fault{Controller: "database", First: -1, What: fmt.Sprintf("%d epochs were begun here and %d are stored: the others were deleted", last, rows)}
+	}
+	f := &Fault{First: -1}
+	var id int64
+	var kind string
+	err := s.r.QueryRowContext(ctx, `
+		SELECT a.id, a.kind, a.controller, a.epoch FROM alarms a WHERE a.epoch != '' AND a.kind IN ($1, $2, $3, $4)
+		AND NOT EXISTS (SELECT 1 FROM epochs e WHERE e.controller = a.controller AND e.epoch = a.epoch) ORDER BY a.id LIMIT 1`,
+		string(AlarmEpoch), string(AlarmRollback), string(AlarmInvalid), string(AlarmDamaged)).Scan(&id, &kind, &f.Controller, &f.Epoch)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for deleted epochs: %w", err)
+	}
+	f.What = fmt.Sprintf("it was deleted: alarm %d (%s) is about its records", id, kind)
+	return f
 }
 
 var errUncosigned = errors.New("the last batch is not countersigned")
@@ -251,7 +280,7 @@ func (s *Store) verifyEpoch(ctx context.Context, e Epoch, cosigner note.Verifier
 		return err
 	}
 	switch left := size - int64(cosigned.Size); {
-	case left > MaxBatch:
+	case left > MaxRun*MaxBatch:
 		return fault(int64(cosigned.Size), size-1, "they are not countersigned")
 	case left > 0:
 		return s.awaitCosignature(ctx, e)

@@ -75,6 +75,46 @@ func TestVerifyNamesTheRecordWhicheverByteWasChanged(t *testing.T) {
 	}
 }
 
+// Whoever deletes the whole of an epoch leaves nothing that does not verify.
+// That it was there is seen from what was not deleted with it.
+func TestVerifyNoticesADeletedEpoch(t *testing.T) {
+	for name, deleted := range map[string]int{"the first": 0, "one between": 1, "the last": 2} {
+		t.Run(name, func(t *testing.T) {
+			c := newCRM(t)
+			logs := []*forger{newForger(t, "north-1").add(4)}
+			c.approve(logs[0])
+			for range 2 {
+				logs = append(logs, logs[0].afresh().add(4))
+			}
+			for _, f := range logs {
+				c.ingest(f.batch(0, 4), 4, Applied)
+			}
+			c.check()
+			o := VerifyOptions{Cosigner: c.cosigner.Public().Note()}
+			if _, err := c.Verify(t.Context(), "", o); err != nil {
+				t.Fatal(err)
+			}
+			for _, statement := range []string{
+				`DELETE FROM records WHERE log = $1`, `DELETE FROM nodes WHERE log = $1`, `DELETE FROM epochs WHERE id = $1`,
+			} {
+				if _, err := c.w.Exec(statement, deleted+1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, controller := range []string{"", "north-1"} {
+				_, err := c.Verify(t.Context(), controller, o)
+				var fault *Fault
+				if !errors.As(err, &fault) || !strings.Contains(fault.What, "deleted") {
+					t.Errorf("verify says %v, want the deleted epoch", err)
+				}
+				if deleted == 2 && (fault == nil || fault.Epoch != logs[2].epoch || fault.Controller != "north-1") {
+					t.Errorf("verify says %v, want its name", err)
+				}
+			}
+		})
+	}
+}
+
 func TestVerifyAgreesWithACRMThatIsWriting(t *testing.T) {
 	c, f := newCRM(t), newForger(t, "north-1").add(900)
 	c.approve(f)
