@@ -285,6 +285,13 @@ func (l *Log) read(ctx context.Context, from uint64, max, size int, entry func(*
 	if err != nil || from > maxSize {
 		return "", nil, err
 	}
+	// A record that was committed this moment may not be in the head yet; there
+	// is no checkpoint over it before it is.
+	_, head := l.published()
+	max = int(min(int64(max), head.size-int64(from)))
+	if max <= 0 {
+		return s.meta.Epoch, nil, nil
+	}
 	rows, err := s.rowsWithin(ctx, int64(from), max, size)
 	if err != nil {
 		return "", nil, fmt.Errorf("read records: %w", asFault(err))

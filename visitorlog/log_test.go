@@ -588,6 +588,25 @@ func TestCheckpointIsTheLogsAtAnySizeUpToItsOwn(t *testing.T) {
 	}
 }
 
+func TestWhateverCanBeReadCanBeCheckpointed(t *testing.T) {
+	k := newTestKeys(t, keys.ES256)
+	l := open(t, t.TempDir(), k.options())
+	ctx := t.Context()
+	var writing sync.WaitGroup
+	writing.Go(func() { appendN(t, l, 300) })
+	defer writing.Wait()
+	for from := uint64(0); from < 300; {
+		_, entries, err := l.Signed(ctx, from, 1000, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		from += uint64(len(entries))
+		if _, err := l.Checkpoint(ctx, from); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestAReceiptMovesTheOutboxAndIsKeptTwice(t *testing.T) {
 	dir := t.TempDir()
 	ctx := context.Background()
