@@ -16,7 +16,8 @@ type Health struct {
 }
 
 // Bucket counts the bits that followed the one before them within Below, and
-// not within the Below of the bucket before.
+// not within the Below of the bucket before. The last has math.MaxInt64, which
+// is no bound.
 type Bucket struct {
 	Below time.Duration `json:"below_ns"`
 	Count uint64        `json:"count"`

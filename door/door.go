@@ -27,6 +27,7 @@ const (
 
 	delayedAfter = 300 * time.Millisecond // when the indicator shows waiting
 	healthyAfter = 500 * time.Millisecond // without an error: the fault is over
+	panicOver    = time.Minute            // the same after a panic
 	minBackoff   = 100 * time.Millisecond
 	maxBackoff   = 2 * time.Second
 	flushFor     = 2 * time.Second // for the last records, at the end
@@ -37,6 +38,10 @@ const (
 // Reader delivers presentations. Read blocks until there is one. An error
 // other than ctx's own means that the reader is faulty: it is recorded and
 // shown, and Read is called again, later and later.
+//
+// A Reader may have a method Health() badge.Health. Its numbers are then part
+// of the door's status, and what is likely wrong is recorded when it has
+// seemed so for a while.
 type Reader interface {
 	Read(ctx context.Context) (badge.Read, error)
 }
@@ -191,6 +196,9 @@ func (d *Door) Run(ctx context.Context) (err error) {
 	}
 	known := d.watchInputs(inner, &parts)
 	for i := range d.cfg.Readers {
+		if _, ok := d.cfg.Readers[i].Reader.(healthReporter); ok {
+			parts.Go(func() { d.watchHealth(inner, &d.cfg.Readers[i]) })
+		}
 		parts.Go(func() {
 			// Nobody is let in before it is known whether there is a lockdown.
 			select {
@@ -236,13 +244,17 @@ type loop struct {
 	events   []Event      // the first is being dealt with
 	shows    chan Pattern // holds the newest only
 	faults   map[string]string
-	unlocked bool      // what the strike was last told to be
-	strikeOK bool      // and whether it did
-	grant    *Grant    // that it was unlocked for
-	retryAt  time.Time // zero: the strike needs no retry
+	crashed  map[string]bool // parts whose fault is a panic
+	unlocked bool            // what the strike was last told to be
+	strikeOK bool            // and whether it did
+	grant    *Grant          // that it was unlocked for
+	retryAt  time.Time       // zero: the strike needs no retry
 	backoff  time.Duration
 	counts   Counts
-	last     time.Time // of the last decision
+	last     time.Time         // of the last decision
+	said     func()            // writes the line about it, once
+	keys     map[string]uint64 // keypad bursts of each reader
+	likely   map[string]string // what is likely wrong with the wires of a reader
 }
 
 func newLoop(d *Door) *loop {
@@ -251,7 +263,11 @@ func newLoop(d *Door) *loop {
 		m:        NewMachine(d.cfg.Times, d.cfg.Contact != nil),
 		shows:    make(chan Pattern, 1),
 		faults:   make(map[string]string),
+		crashed:  make(map[string]bool),
 		strikeOK: true,
+		said:     func() {},
+		keys:     make(map[string]uint64),
+		likely:   make(map[string]string),
 	}
 }
 
@@ -357,6 +373,7 @@ func (l *loop) move() {
 		act, state = l.cfg.Strike.Unlock, "unlocked"
 	}
 	err := guard(act)
+	l.said() // before the line about the strike
 	if err == nil {
 		l.retryAt, l.backoff, l.strikeOK = time.Time{}, 0, true
 		l.log.Info("strike", append([]any{"state", state}, grantAttrs(l.grant)...)...)
@@ -408,6 +425,7 @@ func (l *loop) fault(part string, err error) {
 		l.log.Warn("door", "event", "fault", "part", part, "fault", detail)
 	} else {
 		delete(l.faults, part)
+		delete(l.crashed, part)
 		l.log.Info("door", "event", "repaired", "part", part)
 	}
 	now := time.Now()
@@ -425,8 +443,13 @@ func (l *loop) fault(part string, err error) {
 // readerPart is the name of a reader among the parts of a door.
 func readerPart(name string) string { return "reader " + name }
 
-// failed locks the door after a panic.
+// failed locks the door after a panic: once for each fault of the part, as one
+// that panics for ever must not keep others from passing.
 func (l *loop) failed(part string, p *panicked) {
+	if l.crashed[part] {
+		return
+	}
+	l.crashed[part] = true
 	l.log.Error("door", "event", "panic", "part", part, "panic", p.Error(), "stack", p.stack)
 	l.step(Stopped{"the door was locked: a part of it failed"})
 }

@@ -432,24 +432,8 @@ func TestAChatteringReaderCannotFillTheLog(t *testing.T) {
 		b.swipe(gonesOne) // is not lost in the noise
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		records, counted, gone := 0, 0, false
-		more := regexp.MustCompile(`(\d+|one) more like it`)
-		for _, e := range b.log.all() {
-			gone = gone || e.Record.Subject == "gone"
-			if e.Record.Data.Reason != access.ReasonUnreadable {
-				continue
-			}
-			records++
-			if m := more.FindStringSubmatch(e.Record.Data.Detail); m != nil && m[1] == "one" {
-				counted++
-			} else if m != nil {
-				k, err := strconv.Atoi(m[1])
-				if err != nil {
-					t.Fatal(err)
-				}
-				counted += k
-			}
-		}
+		records, counted := unreadable(t, b.log.all())
+		gone := slices.ContainsFunc(b.log.all(), func(e visitorlog.Entry) bool { return e.Record.Subject == "gone" })
 		if records > 30 || records+counted != n {
 			t.Errorf("%d records, which count %d more, of %d reads", records, counted, n)
 		}
@@ -460,6 +444,30 @@ func TestAChatteringReaderCannotFillTheLog(t *testing.T) {
 			t.Errorf("%d denied of %d", s.Counts.Denied, n+1)
 		}
 	})
+}
+
+var moreLikeIt = regexp.MustCompile(`(\d+|one) more like it`)
+
+// unreadable is how many records tell of frames that could not be read, and
+// how many more frames those count.
+func unreadable(t *testing.T, entries []visitorlog.Entry) (records, counted int) {
+	t.Helper()
+	for _, e := range entries {
+		if e.Record.Data.Reason != access.ReasonUnreadable {
+			continue
+		}
+		records++
+		if m := moreLikeIt.FindStringSubmatch(e.Record.Data.Detail); m != nil && m[1] == "one" {
+			counted++
+		} else if m != nil {
+			k, err := strconv.Atoi(m[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			counted += k
+		}
+	}
+	return records, counted
 }
 
 func TestACardThatIsLeftOnAReaderIsOneDecision(t *testing.T) {

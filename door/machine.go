@@ -73,6 +73,8 @@ type Grant struct {
 	Extended   bool
 	BreakGlass bool
 	At         time.Time // when the badge was presented
+
+	late *uint64 // the sequence of a record that was written late; the recorder's own
 }
 
 // Pattern is what an indicator shows.

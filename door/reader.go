@@ -17,11 +17,12 @@ import (
 func (d *Door) read(ctx context.Context, parts *sync.WaitGroup, r *ReaderConfig) {
 	part := readerPart(r.Name)
 	var wait time.Duration // not zero: the reader is faulty
+	calm := healthyAfter   // when it no longer is
 	var seen repeats
 	for ctx.Err() == nil {
 		healthy := func() bool { return true }
 		if wait > 0 {
-			healthy = d.healsAfter(ctx, part, healthyAfter)
+			healthy = d.healsAfter(ctx, part, calm)
 		}
 		err := guard(func() error {
 			read, err := r.Reader.Read(ctx)
@@ -29,10 +30,17 @@ func (d *Door) read(ctx context.Context, parts *sync.WaitGroup, r *ReaderConfig)
 				if wait > 0 && err == nil {
 					d.post(ctx, func(l *loop) { l.fault(part, nil) })
 				}
-				wait = 0
+				wait, calm = 0, healthyAfter
 			}
 			if err != nil {
 				return err
+			}
+			if read.Keypad { // no rule asks for a key yet: it decides nothing
+				d.post(ctx, func(l *loop) {
+					l.keys[r.Name]++
+					l.publish()
+				})
+				return nil
 			}
 			if now := time.Now(); read.At.IsZero() || read.At.After(now) {
 				read.At = now
@@ -46,9 +54,12 @@ func (d *Door) read(ctx context.Context, parts *sync.WaitGroup, r *ReaderConfig)
 		if err == nil || ctx.Err() != nil {
 			continue
 		}
+		var p *panicked
+		if errors.As(err, &p) {
+			calm = panicOver
+		}
 		d.post(ctx, func(l *loop) {
-			var p *panicked
-			if errors.As(err, &p) {
+			if p != nil {
 				l.failed(part, p)
 			}
 			l.fault(part, err)
@@ -82,13 +93,15 @@ func (d *Door) healsAfter(ctx context.Context, part string, after time.Duration)
 
 // repeats notices a card that stays at a reader.
 type repeats struct {
-	frame badge.Frame
+	last  badge.Read // without its time
 	until time.Time
 }
 
 func (s *repeats) again(read badge.Read) bool {
-	again := read.Frame == s.frame && read.At.Before(s.until)
-	s.frame, s.until = read.Frame, read.At.Add(Repeat)
+	at := read.At
+	read.At = time.Time{}
+	again := read == s.last && at.Before(s.until)
+	s.last, s.until = read, at.Add(Repeat)
 	return again
 }
 
@@ -97,6 +110,8 @@ type presented struct {
 	reader     *ReaderConfig
 	frame      badge.Frame
 	at         time.Time
+	refused    string // why the frame is not to be trusted
+	foreign    bool   // its timing was not the reader's
 	entry      *access.Entry
 	unreadable bool
 	policy     access.Policy
@@ -106,8 +121,15 @@ type presented struct {
 // identify looks a frame up.
 func (d *Door) identify(r *ReaderConfig, read badge.Read) presented {
 	wall, _ := d.cfg.Clock.Now()
-	p := presented{reader: r, frame: read.Frame, at: read.At, unreadable: true, policy: d.cfg.Allowlist.Policy(wall)}
-	for _, format := range r.Formats {
+	p := presented{
+		reader: r, frame: read.Frame, at: read.At, refused: clip(read.Refused), foreign: read.Foreign,
+		unreadable: true, policy: d.cfg.Allowlist.Policy(wall),
+	}
+	formats := r.Formats
+	if read.Refused != "" {
+		formats = nil // it may still decode, as somebody else's card
+	}
+	for _, format := range formats {
 		c, err := format.Decode(read.Frame)
 		if err != nil {
 			continue
@@ -154,13 +176,17 @@ func (d *Door) draft(p *presented, dec access.Decision) visitorlog.Draft {
 	if dec.Granted {
 		draft.Type, draft.Data.Decision = visitorlog.DecisionGranted, "granted"
 	}
-	if p.unreadable {
+	draft.Data.Foreign = p.foreign
+	switch {
+	case p.refused != "":
+		draft.Data.Detail = fmt.Sprintf("%d bits that were refused: %s", p.frame.Len(), p.refused)
+	case p.unreadable:
 		names := make([]string, len(p.reader.Formats))
 		for i, f := range p.reader.Formats {
 			names[i] = f.Name()
 		}
 		draft.Data.Detail = fmt.Sprintf("%d bits that do not fit %s", p.frame.Len(), strings.Join(names, ", "))
-	} else {
+	default:
 		draft.Data.Factors = []string{"badge"}
 	}
 	if e := p.entry; e != nil {
@@ -187,6 +213,7 @@ type appended struct {
 	decision access.Decision
 	entry    visitorlog.Entry
 	err      error
+	more     string // what was counted before
 }
 
 // present decides about somebody at a reader, records it, and tells the
@@ -199,13 +226,12 @@ func (d *Door) present(ctx context.Context, parts *sync.WaitGroup, r *ReaderConf
 		// A reader that chatters must not fill the log: what is denied too
 		// often is counted. A grant is never counted only.
 		p := d.late(&who, first)
-		p.key = fmt.Sprintf("denied %s %s %s", r.Name, first.Reason, p.draft.Subject)
+		p.key = fmt.Sprintf("denied %s %s %s %t", r.Name, first.Reason, p.draft.Subject, who.foreign)
 		var ok bool
 		if more, ok = d.records.offer(p); !ok {
-			d.logDecision(&who, first, "coalesced", true)
 			d.post(ctx, func(l *loop) {
 				l.counts.Coalesced++
-				l.decided(&who, first, nil)
+				l.decided(&who, first, nil, "coalesced", true)
 			})
 			return
 		}
@@ -214,7 +240,7 @@ func (d *Door) present(ctx context.Context, parts *sync.WaitGroup, r *ReaderConf
 	select {
 	case d.slow <- struct{}{}:
 	default:
-		d.unrecorded(ctx, &who, errors.New("too many records wait for the disk"), nil)
+		d.unrecorded(ctx, &who, more, errors.New("too many records wait for the disk"), nil)
 		return
 	}
 	result := make(chan appended, 1)
@@ -236,7 +262,7 @@ func (d *Door) present(ctx context.Context, parts *sync.WaitGroup, r *ReaderConf
 		case <-delayed.C:
 			d.postEvent(ctx, DecisionDelayed{})
 		case <-giveUp.C:
-			d.unrecorded(ctx, &who, fmt.Errorf("a record took longer than %v", Patience), result)
+			d.unrecorded(ctx, &who, more, fmt.Errorf("a record took longer than %v", Patience), result)
 			return
 		}
 	}
@@ -248,7 +274,7 @@ func (d *Door) append(ctx context.Context, read badge.Read, who presented, reser
 	if reserved {
 		write = d.cfg.Log.AppendReserved
 	}
-	a := appended{who: who}
+	a := appended{who: who, more: more}
 	err := guard(func() (err error) {
 		a.entry, err = write(ctx, func(*visitorlog.Tx) (visitorlog.Draft, error) {
 			wall, _ := d.cfg.Clock.Now()
@@ -269,24 +295,23 @@ func (d *Door) append(ctx context.Context, read badge.Read, who presented, reser
 // answer tells the machine what was decided and recorded.
 func (d *Door) answer(ctx context.Context, a appended) {
 	if a.err != nil {
-		d.unrecorded(ctx, &a.who, a.err, nil)
+		d.unrecorded(ctx, &a.who, a.more, a.err, nil)
 		return
 	}
-	d.logDecision(&a.who, a.decision, "seq", a.entry.Seq)
 	g := a.who.grant(a.decision)
 	if g != nil {
 		g.Sequence, g.Durable = a.entry.Seq, true
 	}
 	d.post(ctx, func(l *loop) {
 		l.fault("log", nil)
-		l.decided(&a.who, a.decision, g)
+		l.decided(&a.who, a.decision, g, "seq", a.entry.Seq)
 	})
 }
 
 // unrecorded tells the machine of a decision whose record is not durable and
-// has it written late. The result is that of an append which goes on; nil if
-// there is none.
-func (d *Door) unrecorded(ctx context.Context, who *presented, err error, result <-chan appended) {
+// has it written late. The text says what was counted before. The result is
+// that of an append which goes on; nil if there is none.
+func (d *Door) unrecorded(ctx context.Context, who *presented, more string, err error, result <-chan appended) {
 	if ctx.Err() != nil {
 		return // the controller stops: nothing was decided
 	}
@@ -295,13 +320,13 @@ func (d *Door) unrecorded(ctx context.Context, who *presented, err error, result
 		// Not a cause of Decide's, but the glass is broken here too.
 		dec.BreakGlass, dec.Reason = true, access.ReasonGrantedBreakGlass
 	}
-	d.logDecision(who, dec, "error", err)
 	p := d.late(who, dec)
+	p.draft.Data.Detail = sentences(p.draft.Data.Detail, more)
 	p.decides, p.result, p.reserved = who.grant(dec), result, dec.BreakGlass
 	d.post(ctx, func(l *loop) {
 		l.records.add(p) // before whatever follows from it
 		l.fault("log", err)
-		l.decided(who, dec, p.decides)
+		l.decided(who, dec, p.decides, "error", err)
 	})
 }
 
@@ -311,15 +336,20 @@ func (d *Door) late(who *presented, dec access.Decision) *pending {
 	return &pending{at: time.Now(), wall: wall, draft: d.draft(who, dec)}
 }
 
-// decided counts a decision and steps.
-func (l *loop) decided(who *presented, dec access.Decision, g *Grant) {
+// decided counts a decision and steps. The strike does not wait for the line
+// about it in the program's own log.
+func (l *loop) decided(who *presented, dec access.Decision, g *Grant, more ...any) {
+	l.said = sync.OnceFunc(func() { l.logDecision(who, dec, more...) })
+	defer l.said()
 	l.last = time.Now()
 	if dec.Granted {
 		l.counts.Granted++
 	} else {
 		l.counts.Denied++
 	}
-	l.fault("allowlist", who.err)
+	if !who.unreadable { // else nothing was asked of it
+		l.fault("allowlist", who.err)
+	}
 	l.step(Decided{Granted: dec.Granted, Grant: g, TooLate: time.Since(who.at) > Patience})
 }
 
@@ -330,6 +360,9 @@ func (d *Door) logDecision(who *presented, dec access.Decision, more ...any) {
 	}
 	if dec.Granted {
 		decision = "granted"
+	}
+	if who.foreign {
+		more = append(more, "foreign", true)
 	}
 	d.log.Info("decision", append([]any{
 		"reader", who.reader.Name, "direction", string(who.reader.Direction),

@@ -43,12 +43,10 @@ type recorder struct {
 	lost     int // since the last record: queue was full
 	lostEver int
 	like     coalescer
-
-	late map[*Grant]uint64 // sequences of decisions that were recorded late; the writing goroutine's own
 }
 
 func newRecorder(door string, log Log, logger *slog.Logger) *recorder {
-	return &recorder{door: door, log: log, logger: logger, wake: make(chan struct{}, 1), late: make(map[*Grant]uint64)}
+	return &recorder{door: door, log: log, logger: logger, wake: make(chan struct{}, 1)}
 }
 
 // offer asks whether a record may be written now. If not, it is counted with
@@ -240,13 +238,10 @@ func (r *recorder) write(ctx context.Context, p *pending) error {
 func (r *recorder) complete(p *pending) visitorlog.Draft {
 	draft := p.draft
 	if g := p.cause; g != nil {
-		seq := g.Sequence
-		known := g.Durable
-		if !known {
-			seq, known = r.late[g]
-		}
-		if known {
+		if seq := g.Sequence; g.Durable {
 			draft.Data.Cause = &seq
+		} else {
+			draft.Data.Cause = g.late
 		}
 	}
 	if time.Since(p.at) > lateAfter {
@@ -259,7 +254,7 @@ func (r *recorder) complete(p *pending) visitorlog.Draft {
 // done says in the program's own log what stands in the record.
 func (r *recorder) done(p *pending, e visitorlog.Entry) {
 	if p.decides != nil {
-		r.late[p.decides] = e.Seq
+		p.decides.late = &e.Seq
 	}
 	d := e.Record.Data
 	attrs := []any{"seq", e.Seq}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/badge"
 )
 
 // Status is a snapshot of a door.
@@ -30,6 +31,9 @@ type ReaderStatus struct {
 	Name      string           `json:"name"`
 	Direction access.Direction `json:"direction"`
 	Fault     string           `json:"fault,omitempty"`
+	Likely    string           `json:"likely,omitempty"` // wrong with its wires, though it reads
+	Keys      uint64           `json:"keys"`             // keypad bursts; nothing here asks for one
+	Health    *badge.Health    `json:"health,omitempty"` // none: the reader does not know
 }
 
 // PartFault is a part of the door that is broken: "strike", "contact",
@@ -57,6 +61,9 @@ func (d *Door) Status() Status {
 	s := *d.status.Load()
 	s.Readers, s.Faults = slices.Clone(s.Readers), slices.Clone(s.Faults)
 	s.Counts.Pending, s.Counts.Lost = d.records.waiting()
+	for i := range s.Readers {
+		s.Readers[i].Health = d.cfg.Readers[i].health()
+	}
 	return s
 }
 
@@ -71,7 +78,10 @@ func (l *loop) publish() {
 		LastDecision: l.last, Counts: l.counts,
 	}
 	for _, r := range l.cfg.Readers {
-		s.Readers = append(s.Readers, ReaderStatus{r.Name, r.Direction, l.faults[readerPart(r.Name)]})
+		s.Readers = append(s.Readers, ReaderStatus{
+			Name: r.Name, Direction: r.Direction, Fault: l.faults[readerPart(r.Name)],
+			Likely: l.likely[r.Name], Keys: l.keys[r.Name],
+		})
 	}
 	for _, part := range slices.Sorted(maps.Keys(l.faults)) {
 		s.Faults = append(s.Faults, PartFault{part, l.faults[part]})

@@ -9,11 +9,15 @@ import (
 	"log/slog"
 
 	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/drivers/gpio"
 	"github.com/gatehouse-acs/gatehouse/drivers/sim"
+	"github.com/gatehouse-acs/gatehouse/drivers/wiegand"
 )
 
 // Table is every driver, in the order in which documentation shows them.
 var Table = []Driver{
+	define("gpio", false, gpio.DefaultSettings, gpio.Open),
+	define("wiegand", false, wiegand.DefaultSettings, wiegand.Open),
 	define("sim", true, sim.DefaultSettings, sim.Open),
 }
 
@@ -30,9 +34,14 @@ func Lookup(name string) (Driver, bool) {
 // Driver is one device family.
 //
 // Settings and Device return pointers to structs with toml tags, filled with
-// the defaults. Either may have a method Validate() error, which names every
-// fault; Settings may have Resolve(dir string), which makes relative paths
-// relative to the controller's data directory.
+// the defaults. The configuration finds these methods of theirs, each of which
+// may be missing:
+//
+//	Validate() error              // of either: names every fault
+//	Resolve(dir string)           // of Settings: makes paths relative to the controller's data directory
+//	ValidateAs(part string) error // of Device: as the reader, strike, input or indicator that it is to be
+//	Lines() []string              // of Device: the wires that it takes, which no other device may: "chip/line",
+//	                              // with the chip empty where it is the board's or the driver's own
 type Driver struct {
 	Name      string
 	Simulated bool                                              // moves nothing real: refused outside the demo
@@ -61,6 +70,9 @@ type Bus interface {
 //
 // A Reader may have a method Health() badge.Health, which any goroutine may
 // call: the door then shows it, and records what is likely wrong.
+//
+// A Strike, an Input and an Indicator may have a method Look() (string, error),
+// which tells an installer what the wires say at this moment.
 type Reader interface {
 	Read(ctx context.Context) (badge.Read, error)
 }

@@ -30,6 +30,8 @@ const (
 	maxName   = 64        // characters
 	maxText   = 1024
 	maxDetail = 4096
+	maxPart   = 128 // a reader's name has up to 63
+	maxTrials = 256
 )
 
 var (
@@ -43,7 +45,7 @@ var Types = []Type{
 	DecisionGranted, DecisionDenied, PassageEntered, PassageNotEntered, PassageLeft,
 	DoorForced, DoorHeld, DoorClosed, RequestToExit, DoorFault, ReaderFault, Tamper, BreakGlass, Lockdown,
 	OperatorAction, PolicyApplied, ConfigurationChanged, ClockCorrected, ReviewSigned,
-	Gap, EpochStarted, LogPruned,
+	Gap, EpochStarted, LogPruned, Commissioned,
 }
 
 var knownTypes = func() map[Type]bool {
@@ -209,7 +211,30 @@ func (d *Data) check() error {
 			return fmt.Errorf("occurred: %w", err)
 		}
 	}
+	if err := checkTrials(d.Trials); err != nil {
+		return err
+	}
 	return checkFormer(d.Former)
+}
+
+func checkTrials(trials []Trial) error {
+	if len(trials) > maxTrials {
+		return fmt.Errorf("%d trials: more than %d", len(trials), maxTrials)
+	}
+	for _, t := range trials {
+		if t.Door == "" || t.Part == "" {
+			return errors.New("trial without a door or a part")
+		}
+		if err := errors.Join(checkText("trial: door", t.Door, maxName), checkText("trial: part", t.Part, maxPart)); err != nil {
+			return err
+		}
+		switch t.Result {
+		case TrialPassed, TrialFailed, TrialSkipped:
+		default:
+			return fmt.Errorf("trial with result %q", t.Result)
+		}
+	}
+	return nil
 }
 
 func checkVisit(v *access.Visit) error {
@@ -295,6 +320,8 @@ func (r *Record) checkType() error {
 		return need(d.Active != nil, "active")
 	case PolicyApplied:
 		return need(d.Policy != nil, "policy")
+	case Commissioned:
+		return need(len(d.Trials) > 0, "trials")
 	}
 	return nil
 }

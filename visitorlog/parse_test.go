@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +33,7 @@ func validRecord() Record {
 			Visit:  &access.Visit{Host: "h", Organisation: "O", Purpose: "P", Escort: "e", Authoriser: "u", IDForm: "passport"},
 			Policy: &Policy{Version: 3, AgeSeconds: 60, Freshness: access.Stale},
 			Cause:  &cause, Active: &yes, Detail: "d", Late: true, Occurred: &when, Former: &Head{Epoch: testEpoch, Size: 9, Root: tlog.RecordHash(nil).String()},
+			Foreign: true, Trials: []Trial{{Door: "a", Part: "strike", Result: TrialPassed}},
 		},
 	}
 }
@@ -140,6 +142,12 @@ func TestParseRecordIsAsStrictAsTheSchema(t *testing.T) {
 		"fault, began or not":  {func(r *Record) { r.Type, r.Data.Active = ReaderFault, nil }, "active", false},
 		"tamper, began or not": {func(r *Record) { r.Type, r.Data.Active = Tamper, nil }, "active", false},
 		"applied what":         {func(r *Record) { r.Type, r.Data.Policy = PolicyApplied, nil }, "policy", false},
+		"trial without a part": {func(r *Record) { r.Data.Trials[0].Part = "" }, "part", false},
+		"trial without a door": {func(r *Record) { r.Data.Trials[0].Door = "" }, "door", false},
+		"trial, long part":     {func(r *Record) { r.Data.Trials[0].Part = long }, "part", false},
+		"trial, result":        {func(r *Record) { r.Data.Trials[0].Result = "fine" }, "result", false},
+		"too many trials":      {func(r *Record) { r.Data.Trials = slices.Repeat(r.Data.Trials, maxTrials+1) }, "trials", false},
+		"commissioned by none": {func(r *Record) { r.Type, r.Data.Trials = Commissioned, nil }, "trials", false},
 	} {
 		r := validRecord()
 		c.change(&r)

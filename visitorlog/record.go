@@ -36,6 +36,7 @@ const (
 	Gap                  Type = "gatehouse.log.gap"
 	EpochStarted         Type = "gatehouse.log.epoch_started"
 	LogPruned            Type = "gatehouse.log.pruned"
+	Commissioned         Type = "gatehouse.controller.commissioned" // a person tried the parts of the doors
 )
 
 // Record is the payload of a record's JWS: a CloudEvents 1.0 object.
@@ -66,9 +67,12 @@ type Data struct {
 	Decision  string           `json:"decision,omitempty"` // granted or denied
 	Reason    access.Reason    `json:"reason,omitempty"`
 	Factors   []string         `json:"factors,omitempty"` // such as badge
-	Kind      access.Kind      `json:"person_kind,omitempty"`
-	Visit     *access.Visit    `json:"visit,omitempty"`
-	Policy    *Policy          `json:"policy,omitempty"`
+	// Foreign marks a badge whose bits did not come in the time that is usual for
+	// its reader: something else may be sending on its wires.
+	Foreign bool          `json:"foreign,omitempty"`
+	Kind    access.Kind   `json:"person_kind,omitempty"`
+	Visit   *access.Visit `json:"visit,omitempty"`
+	Policy  *Policy       `json:"policy,omitempty"`
 	// Cause is the sequence of the decision that this record follows from.
 	Cause *uint64 `json:"cause,omitempty"`
 	// Active says of a state (lockdown, tamper, reader fault) whether it began or ended.
@@ -79,6 +83,8 @@ type Data struct {
 	// event's own time.
 	Late     bool       `json:"late,omitempty"`
 	Occurred *time.Time `json:"occurred,omitempty"`
+	// Trials are what a person tried of the controller's parts, in commissioned.
+	Trials []Trial `json:"trials,omitempty"`
 	// Former is the head of the epoch before this one, in epoch_started.
 	Former *Head `json:"former,omitempty"`
 }
@@ -96,6 +102,20 @@ type Policy struct {
 	AgeSeconds int64            `json:"age_seconds"`
 	Freshness  access.Freshness `json:"freshness"`
 }
+
+// Trial is one part of a door that a person tried.
+type Trial struct {
+	Door   string `json:"door"`
+	Part   string `json:"part"`   // such as strike, contact or reader a-in
+	Result string `json:"result"` // passed, failed or skipped
+}
+
+// The results of a trial.
+const (
+	TrialPassed  = "passed"
+	TrialFailed  = "failed"
+	TrialSkipped = "skipped"
+)
 
 // Head names the size and root of a log.
 type Head struct {

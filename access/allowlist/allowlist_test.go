@@ -410,6 +410,17 @@ kind = "staff"
 			}},
 		{"one card for two people", "x.csv", head + "p-1,A,staff,H10301,1,1,,,,,\np-2,B,staff,H10301,1,2,,,,,\np-3,C,staff,H10301,1,1,,,,,\n",
 			[]string{"4: the same card as in line 2 (person p-1)"}},
+		{"numbers that are none, or 0", "x.csv", head + "p-1,A,staff,H10301,1,x,,,,,\np-2,B,staff,H10301,1,y,,,,,\np-3,C,staff,H10301,1,0,,,,,\n", []string{
+			"2: number is not a whole number", "3: number is not a whole number"}},
+		{"numbers that are none, or 0, in toml", "x.toml", `[[people]]
+person = "a"
+kind = "staff"
+credentials = [
+{ format = "H10301", facility = 1, number = "x" },
+{ format = "H10301", facility = 1, number = -1 },
+{ format = "H10301", facility = 1, number = 0 },
+]
+`, []string{"5: number is not a whole number", "6: number is not a whole number"}},
 		{"one person of two kinds", "x.csv", head + "p-1,A,staff,H10301,1,1,,,,,\np-1,A,visitor,H10301,1,2,,,,,\n", []string{"3: person p-1 is visitor here and staff in line 2"}},
 		{"heading", "x.csv", "person,name,name,card\n", []string{"1: column \"card\" is not known", "1: column \"doors\" is missing", "1: column \"format\" is missing",
 			"1: column \"kind\" is missing", "1: column \"name\" is there twice", "1: column \"number\" is missing", "1: column \"schedule\" is missing"}},

@@ -133,8 +133,11 @@ func (c *csvRows) add(line int, record []string) {
 	p := c.p
 	before := p.faults.Total()
 	kind := p.person(line, field("person"), field("name"), field("kind"))
-	key, format, ok := p.key(line, card{field("format"), c.number(line, "facility", field("facility")), c.number(line, "number", field("number")),
-		c.number(line, "issue", field("issue")), c.number(line, "oem", field("oem"))})
+	told := p.faults.Total()
+	of := card{format: field("format"), facility: c.number(line, "facility", field("facility")), number: c.number(line, "number", field("number")),
+		issue: c.number(line, "issue", field("issue")), oem: c.number(line, "oem", field("oem"))}
+	of.unread = p.faults.Total() > told
+	key, format, ok := p.key(line, of)
 	r := row{key: key, format: format, kind: kind, state: p.state(line, field("state")), line: uint32(line)}
 	r.from, r.until = p.bounds(line, field("from"), field("until"))
 	r.profile = c.rights(line, field("doors"), field("schedule"))
@@ -174,8 +177,8 @@ func (c *csvRows) share(v *access.Visit) *access.Visit {
 	return c.shared
 }
 
-// number reads a decimal number; nil where it is empty or at fault. Its value
-// is never told.
+// number reads a decimal number; nil where it is empty. Its value is never
+// told.
 func (c *csvRows) number(line int, what, s string) *uint64 {
 	if s == "" {
 		return nil

@@ -159,6 +159,7 @@ func newPlanner(o ReadOptions) *planner {
 type card struct {
 	format                       string
 	facility, number, issue, oem *uint64
+	unread                       bool // a field of it is no number, which was said
 }
 
 // key checks a card and returns its keyed hash.
@@ -186,6 +187,9 @@ func (p *planner) key(line int, c card) (key [16]byte, format uint16, ok bool) {
 	}
 	if info.needs[1] && c.number == nil {
 		p.faults.add(line, "number is empty")
+		return key, 0, false
+	}
+	if c.unread {
 		return key, 0, false
 	}
 	cred := info.format.New()

@@ -29,12 +29,12 @@ type Ladder struct {
 	ExpiredKinds []access.Kind // who may still enter under an expired allowlist
 }
 
-// Policy places an allowlist that was last known to be current at a moment. If
-// that moment lies ahead, the clock is wrong and the age unknown: then the
-// allowlist counts as expired where it can expire, else as stale.
-func (l Ladder) Policy(version uint64, current, now time.Time) access.Policy {
-	p := access.Policy{Version: version, Age: max(now.Sub(current), 0), Freshness: access.Fresh, ExpiredKinds: l.ExpiredKinds}
-	unknown := current.Sub(now) > skew
+// Policy places an allowlist of an age. If it was made ahead of the clock, the
+// clock is wrong and the age unknown: then the allowlist counts as expired
+// where it can expire, else as stale.
+func (l Ladder) Policy(version uint64, age time.Duration) access.Policy {
+	p := access.Policy{Version: version, Age: max(age, 0), Freshness: access.Fresh, ExpiredKinds: l.ExpiredKinds}
+	unknown := age < -skew
 	switch {
 	case l.ExpiredAfter > 0 && (unknown || p.Age >= l.ExpiredAfter):
 		p.Freshness = access.Expired
@@ -42,6 +42,15 @@ func (l Ladder) Policy(version uint64, current, now time.Time) access.Policy {
 		p.Freshness = access.Stale
 	}
 	return p
+}
+
+// Clock is what a Source measures age by.
+type Clock interface {
+	// Now is the wall clock, and how far it is to be trusted.
+	Now() (time.Time, access.ClockState)
+	// Uptime is the time since boot, during which no step of the wall clock
+	// shows. It counts on while the machine sleeps.
+	Uptime() time.Duration
 }
 
 // SourceOptions say what a Source serves.
@@ -56,6 +65,7 @@ type SourceOptions struct {
 	// If it fails, the allowlist is not served and is tried again. May be nil.
 	Applying func(context.Context, Manifest) error
 	Ladder   Ladder
+	Clock    Clock
 	Logger   *slog.Logger
 }
 
@@ -71,13 +81,35 @@ type Source struct {
 	mu        sync.RWMutex
 	list      *List
 	confirmed time.Time // when the list was last heard to be current
-	checked   bool      // its content was compared with its digest
-	fault     error     // what is wrong with the file, if anything
+	aged      aged
+	checked   bool  // its content was compared with its digest
+	fault     error // what is wrong with the file, if anything
 
 	// Of the goroutine in Run.
 	floor    uint64
 	serving  fileID // what list was opened from
 	rejected fileID // what was last found wanting
+}
+
+// aged is the age of the list as the wall clock once told it. From then on it
+// grows by the time since boot: who sets the clock lets nothing expire, and
+// brings back nothing that has. The wall clock is asked again only when it is
+// better trusted than it was.
+type aged struct {
+	trust  int // in the clock; 0: it told of no possible age
+	age    time.Duration
+	uptime time.Duration // then
+}
+
+// trust ranks the states of a clock.
+func trust(s access.ClockState) int {
+	switch s {
+	case access.ClockSynchronised:
+		return 3
+	case access.ClockDrifting:
+		return 2
+	}
+	return 1
 }
 
 // fileID tells one state of a file from another.
@@ -119,6 +151,7 @@ func (s *Source) Run(ctx context.Context) error {
 		case <-tick.C:
 		case <-s.wake:
 		}
+		s.askClock()
 		s.look(ctx, true)
 	}
 }
@@ -147,14 +180,39 @@ func (s *Source) Lookup(c badge.Credential) (*access.Entry, error) {
 	return s.list.Lookup(c)
 }
 
-// Policy names what is served, and its place on the ladder of age at now.
+// Policy names what is served, and its place on the ladder of age: by now, the
+// wall clock, as long as that was never after the list was made.
 func (s *Source) Policy(now time.Time) access.Policy {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.list == nil {
 		return access.Policy{Freshness: access.Absent}
 	}
-	return s.o.Ladder.Policy(s.list.Version(), s.current(), now)
+	age := now.Sub(s.current())
+	if s.aged.trust > 0 {
+		age = s.aged.age + s.o.Clock.Uptime() - s.aged.uptime
+	}
+	return s.o.Ladder.Policy(s.list.Version(), age)
+}
+
+// askClock learns the list's age if the clock is better trusted than when it
+// was last asked.
+func (s *Source) askClock() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.learnAge()
+}
+
+// learnAge is askClock with s.mu held.
+func (s *Source) learnAge() {
+	if s.list == nil {
+		return
+	}
+	now, state := s.o.Clock.Now()
+	a := aged{trust(state), now.Sub(s.current()), s.o.Clock.Uptime()}
+	if a.trust > s.aged.trust && a.age >= -skew {
+		s.aged = a
+	}
 }
 
 // current is when the list was last known to be so.
@@ -171,7 +229,8 @@ func (s *Source) Confirm(version uint64, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.list != nil && s.list.Version() == version && at.After(s.confirmed) {
-		s.confirmed = at
+		s.confirmed, s.aged = at, aged{}
+		s.learnAge()
 	}
 }
 
@@ -313,7 +372,8 @@ func (s *Source) drop() {
 func (s *Source) serve(next *List, checked bool) error {
 	s.mu.Lock()
 	old := s.list
-	s.list, s.checked, s.confirmed = next, checked, time.Time{}
+	s.list, s.checked, s.confirmed, s.aged = next, checked, time.Time{}, aged{}
+	s.learnAge()
 	s.mu.Unlock()
 	if old == nil {
 		return nil

@@ -17,13 +17,48 @@ import (
 
 func (s *site) source(floor uint64, applying func(context.Context, Manifest) error) *Source {
 	s.t.Helper()
-	src := OpenSource(context.Background(), SourceOptions{Path: s.path, Keys: s.keys, Floor: floor, Applying: applying, Logger: slog.New(slog.DiscardHandler)})
+	return s.sourceBy(&steppedClock{state: access.ClockSynchronised}, floor, applying)
+}
+
+func (s *site) sourceBy(c Clock, floor uint64, applying func(context.Context, Manifest) error) *Source {
+	s.t.Helper()
+	src := OpenSource(context.Background(), SourceOptions{Path: s.path, Keys: s.keys, Floor: floor, Applying: applying, Clock: c, Logger: slog.New(slog.DiscardHandler)})
 	s.t.Cleanup(func() {
 		if err := src.Close(); err != nil {
 			s.t.Error(err)
 		}
 	})
 	return src
+}
+
+// steppedClock is the machine's clock after time that did not pass here, and
+// after somebody set it.
+type steppedClock struct {
+	mu    sync.Mutex
+	state access.ClockState
+	spent time.Duration
+	set   time.Duration
+}
+
+var began = time.Now()
+
+func (c *steppedClock) Now() (time.Time, access.ClockState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Add(c.spent + c.set), c.state
+}
+
+func (c *steppedClock) Uptime() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Since(began) + c.spent
+}
+
+// turn lets time pass, sets the clock, and says how it is to be trusted.
+func (c *steppedClock) turn(passes, set time.Duration, state access.ClockState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.spent, c.set, c.state = c.spent+passes, c.set+set, state
 }
 
 // decide is what a door does with the source.
@@ -323,7 +358,6 @@ func TestImportsSwapWhileLookupsGoOn(t *testing.T) {
 }
 
 func TestLadderOfAge(t *testing.T) {
-	made := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	const hour = time.Hour
 	for _, tt := range []struct {
 		name   string
@@ -343,7 +377,7 @@ func TestLadderOfAge(t *testing.T) {
 		{"clock far behind, can expire", Ladder{24 * hour, 72 * hour, nil}, -hour, access.Expired, 0},
 		{"clock far behind, cannot expire", Ladder{24 * hour, 0, nil}, -hour, access.Stale, 0},
 	} {
-		got := tt.ladder.Policy(7, made, made.Add(tt.now))
+		got := tt.ladder.Policy(7, tt.now)
 		if got.Freshness != tt.want || got.Age != tt.age || got.Version != 7 {
 			t.Errorf("%s: got %+v", tt.name, got)
 		}
@@ -353,19 +387,100 @@ func TestLadderOfAge(t *testing.T) {
 func TestAgeCountsFromWhenItWasLastKnownToBeCurrent(t *testing.T) {
 	s := newSite(t)
 	m := s.apply("x.csv", people(active1))
-	src := s.source(0, nil)
+	c := &steppedClock{state: access.ClockSynchronised}
+	src := s.sourceBy(c, 0, nil)
 	src.o.Ladder = Ladder{StaleAfter: 24 * time.Hour}
-	later := m.Created.Add(30 * time.Hour)
-	if p := src.Policy(later); p.Freshness != access.Stale || p.Age != 30*time.Hour || p.Version != 1 {
+	c.turn(30*time.Hour, 0, access.ClockSynchronised)
+	age := func() time.Duration { return src.Policy(m.Created).Age.Round(time.Minute) }
+	if p := src.Policy(m.Created); p.Freshness != access.Stale || age() != 30*time.Hour || p.Version != 1 {
 		t.Errorf("got %+v", p)
 	}
 	src.Confirm(9, m.Created.Add(29*time.Hour)) // of another version
-	if p := src.Policy(later); p.Freshness != access.Stale {
+	if p := src.Policy(m.Created); p.Freshness != access.Stale {
 		t.Errorf("another version's confirmation counted: %+v", p)
 	}
 	src.Confirm(1, m.Created.Add(29*time.Hour))
 	src.Confirm(1, m.Created.Add(28*time.Hour)) // late news
-	if p := src.Policy(later); p.Freshness != access.Fresh || p.Age != time.Hour {
+	if p := src.Policy(m.Created); p.Freshness != access.Fresh || age() != time.Hour {
 		t.Errorf("got %+v", p)
+	}
+}
+
+func TestAgeFollowsTheTimeThatPassesAndNoStepOfTheClock(t *testing.T) {
+	const (
+		day    = 24 * time.Hour
+		unset  = access.ClockUnset
+		drifts = access.ClockDrifting
+		synced = access.ClockSynchronised
+	)
+	type turn struct {
+		passes, set time.Duration
+		state       access.ClockState
+		want        access.Freshness
+		age         time.Duration
+	}
+	for name, tt := range map[string]struct {
+		ahead time.Duration // of the clock when the list is opened
+		start access.ClockState
+		turns []turn
+	}{
+		"a day forward": {0, synced, []turn{
+			{0, day, drifts, access.Fresh, 0},
+			{time.Hour, 0, drifts, access.Fresh, time.Hour},
+			{23 * time.Hour, 0, drifts, access.Expired, day},
+		}},
+		"a day forward, of a clock that nothing vouches for": {0, unset, []turn{{0, day, unset, access.Fresh, 0}}},
+		"a day forward, by a time source that was there before": {0, synced, []turn{
+			{0, 0, drifts, access.Fresh, 0},
+			{0, day, synced, access.Fresh, 0},
+		}},
+		"back, when it has expired": {0, synced, []turn{
+			{day, 0, synced, access.Expired, day},
+			{0, -day, synced, access.Expired, day},
+		}},
+		"a time source comes, and the clock was behind": {2 * time.Hour, unset, []turn{{0, 30 * time.Hour, synced, access.Expired, 32 * time.Hour}}},
+		"a time source comes, and the clock was ahead":  {30 * time.Hour, drifts, []turn{{0, -28 * time.Hour, synced, access.Fresh, 2 * time.Hour}}},
+		"the list is from the future until the clock is set": {-3 * time.Hour, unset, []turn{
+			{0, 0, unset, access.Expired, 0},
+			{0, 4 * time.Hour, unset, access.Fresh, time.Hour},
+			{0, day, unset, access.Fresh, time.Hour},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.apply("x.csv", people(active1))
+			c := &steppedClock{state: tt.start, set: tt.ahead}
+			src := s.sourceBy(c, 0, nil)
+			src.o.Ladder = Ladder{ExpiredAfter: day}
+			for i, turn := range tt.turns {
+				c.turn(turn.passes, turn.set, turn.state)
+				src.askClock() // as Run does each second
+				now, _ := c.Now()
+				if p := src.Policy(now); p.Freshness != turn.want || p.Age.Round(time.Minute) != turn.age {
+					t.Errorf("turn %d: %s, %v old; want %s, %v", i, p.Freshness, p.Age, turn.want, turn.age)
+				}
+			}
+		})
+	}
+}
+
+func TestRunAsksAClockThatHasBeenSet(t *testing.T) {
+	s := newSite(t)
+	s.apply("x.csv", people(active1))
+	c := &steppedClock{state: access.ClockUnset}
+	src := s.sourceBy(c, 0, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- src.Run(ctx) }()
+	c.turn(0, 30*time.Hour, access.ClockSynchronised)
+	src.Reload()
+	for deadline := time.Now().Add(10 * time.Second); src.Policy(time.Now()).Age < 30*time.Hour; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the time source is not noticed")
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

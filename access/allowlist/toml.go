@@ -129,7 +129,10 @@ func (t *tomlReader) person(person table, seen map[string]int) {
 		if p.full(at) {
 			return
 		}
-		key, format, ok := p.key(at, card{t.str(c, "format"), t.number(c, "facility"), t.number(c, "number"), t.number(c, "issue"), t.number(c, "oem")})
+		told := p.faults.Total()
+		of := card{format: t.str(c, "format"), facility: t.number(c, "facility"), number: t.number(c, "number"), issue: t.number(c, "issue"), oem: t.number(c, "oem")}
+		of.unread = p.faults.Total() > told
+		key, format, ok := p.key(at, of)
 		r := row{key: key, format: format, person: id, name: name, kind: kind, visit: visit, profile: profile, extended: extended,
 			state: p.state(at, t.str(c, "state")), breakGlass: t.boolean(c, "break_glass"), line: uint32(at)}
 		f, u := t.moment(c, "from"), t.moment(c, "until")
@@ -190,8 +193,8 @@ func (t *tomlReader) boolean(in table, key string) bool {
 	return v
 }
 
-// number reads a number of a card; nil where it is not there or at fault. Its
-// value is never told.
+// number reads a number of a card; nil where it is not there. Its value is
+// never told.
 func (t *tomlReader) number(in table, key string) *uint64 {
 	if in.m[key] == nil {
 		return nil

@@ -160,7 +160,7 @@ func newPKIShowCmd() *cobra.Command {
 }
 
 func showSite(data string) (*shownSite, error) {
-	site, _, err := openSite(data)
+	site, k, err := openSite(data)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +178,7 @@ func showSite(data string) (*shownSite, error) {
 		PolicyRoot:   "offline",
 		Protection:   keys.File(pki.KeysDir(data)).Describe(),
 	}
-	if _, err := os.Stat(filepath.Join(pki.KeysDir(data), keys.NamePolicyRoot)); err == nil {
+	if k.PolicyRoot != nil {
 		s.PolicyRoot = "here"
 	}
 	return s, nil

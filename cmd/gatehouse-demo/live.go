@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,10 @@ const help = `keys: 1 to 9 a card at server-room-a · f force a door · h hold o
 // between is the longest time between two people who come by themselves.
 const between = 4 * time.Second
 
+// decidedWithin is when a card that was presented is taken for one that the
+// door did not read anew: the same card has to leave a reader for a while.
+const decidedWithin = 4 * time.Second
+
 // live lets people come and go until ctx ends or a key says so.
 func live(ctx context.Context, s *site, in io.Reader) error {
 	keys, restore := keyboard(ctx, in)
@@ -28,6 +33,9 @@ func live(ctx context.Context, s *site, in io.Reader) error {
 		s.screen.note("%s", help)
 	}
 	k := &hands{site: s}
+	ctx, leave := context.WithCancel(ctx)
+	defer k.holding.Wait() // the wires are taken away after this
+	defer leave()
 	for {
 		select {
 		case <-ctx.Done():
@@ -57,6 +65,7 @@ type hands struct {
 	*site
 	lockdown bool
 	cut      bool
+	holding  sync.WaitGroup // doors open
 }
 
 // press does what a key says.
@@ -69,7 +78,7 @@ func (k *hands) press(ctx context.Context, key byte) error {
 	case 'f':
 		return k.walk(ctx, "b")
 	case 'h':
-		go k.holdOpen(ctx)
+		k.holding.Go(func() { k.holdOpen(ctx) })
 	case 'x':
 		return errors.Join(k.wires.Set("a.rex", true), pause(ctx, walkThrough), k.wires.Set("a.rex", false), k.walk(ctx, "a"))
 	case 'l':
@@ -95,23 +104,37 @@ func (k *hands) chance(ctx context.Context) error {
 
 // visit presents a card, and walks through if the door opens.
 func (k *hands) visit(ctx context.Context, key byte, reader string) error {
-	w, err := k.present(key, reader)
-	if err != nil {
-		return err
-	}
-	decided, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	err = k.screen.until(decided, func() bool {
-		return w.unlocked != nil || w.decided != nil && w.decided.Decision != "granted"
-	})
-	if err != nil || w.unlocked == nil || rand.N(6) == 0 {
-		return nil // turned away, or thought better of it: the line tells
+	opens, err := k.opens(ctx, key, reader)
+	if err != nil || !opens || rand.N(6) == 0 {
+		return err // or turned away, or thought better of it: the line tells
 	}
 	return k.walk(ctx, reader[:1])
 }
 
+// opens presents a card, and reports whether the door opens to it.
+func (k *hands) opens(ctx context.Context, key byte, reader string) (bool, error) {
+	w, err := k.present(key, reader)
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, decidedWithin)
+	defer cancel()
+	err = k.screen.until(ctx, func() bool {
+		return w.unlocked != nil || w.decided != nil && w.decided.Decision != "granted"
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		k.screen.unread(w)
+	}
+	return err == nil && w.unlocked != nil, nil
+}
+
+// holdOpen lets somebody in who holds the door open, until it is an alarm or
+// the demo ends. A door that nobody was let in by would be forced.
 func (k *hands) holdOpen(ctx context.Context) {
 	// An error is the end of the demo, which the loop sees too.
+	if opens, err := k.opens(ctx, '4', "a-in"); err != nil || !opens {
+		return
+	}
 	_ = errors.Join(k.wires.Set("a.contact", true), pause(ctx, heldAfter+2*time.Second), k.wires.Set("a.contact", false))
 }
 

@@ -54,11 +54,12 @@ func run(cmd *cobra.Command, data string, once bool) (err error) {
 	}
 	s := &site{dir: data, screen: newScreen(out)}
 	interrupted := cmd.Context()
-	ctx, cancel := context.WithCancel(interrupted)
+	// The network lasts beyond a Ctrl-C, until everything is countersigned.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(interrupted))
 	defer cancel()
 
 	fmt.Fprintf(out, "Setting up a site in %s\n", data)
-	if err := s.setUp(ctx); err != nil {
+	if err := s.setUp(interrupted); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -70,13 +71,16 @@ func run(cmd *cobra.Command, data string, once bool) (err error) {
 		return err
 	}
 	fmt.Fprintf(out, "The doors are ready; the controller's pages are at http://%s/status\n\n", s.doorHTTP)
+	people, leave := context.WithCancel(ctx)
+	defer leave()
+	defer context.AfterFunc(interrupted, leave)()
 	if once {
-		return play(ctx, s)
+		return play(people, s)
 	}
-	err = live(ctx, s, cmd.InOrStdin())
+	err = live(people, s, cmd.InOrStdin())
 	if interrupted.Err() != nil || errors.Is(err, errQuit) {
 		err = nil
 		fmt.Fprintln(out, "\nEnding.")
 	}
-	return errors.Join(err, s.finish(context.WithoutCancel(ctx)))
+	return errors.Join(err, s.finish(ctx))
 }

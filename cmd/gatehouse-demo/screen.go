@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -103,6 +104,16 @@ func (s *screen) expect(door, reader string, who person) *swipe {
 	w := &swipe{at: time.Now(), door: door, reader: reader, who: who, done: make(chan struct{})}
 	s.swipes = append(s.swipes, w)
 	return w
+}
+
+// unread tells that the door has decided nothing on a swipe.
+func (s *screen) unread(w *swipe) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.Index(s.swipes, w); i >= 0 && w.decided == nil {
+		s.swipes = slices.Delete(s.swipes, i, i+1)
+		s.say(fmt.Sprintf("%-13s %-5s  %-28s  the same card was still there: not read again", w.door, w.reader, w.who))
+	}
 }
 
 // setCut tells that the network is cut, or is whole again.
@@ -292,6 +303,19 @@ func (s *screen) until(ctx context.Context, ok func() bool) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// synced says that all that has happened is countersigned and on the screen.
+// s.mu is held.
+func (s *screen) synced() bool {
+	return s.stored > s.last && len(s.swipes) == 0 && len(s.events) == 0
+}
+
+// newest is the newest record.
+func (s *screen) newest() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
 }
 
 // counted is how often something has happened.

@@ -14,6 +14,7 @@ const (
 	walkThrough = 300 * time.Millisecond // from the click of the strike to an open door, and to a closed one
 	sceneWithin = 15 * time.Second
 	syncWithin  = 30 * time.Second
+	calmFor     = time.Second
 )
 
 // wanted is what must become of a swipe.
@@ -182,11 +183,27 @@ func (s *site) outage(ctx context.Context) error {
 
 // synced waits until the CRM has countersigned everything.
 func (s *site) synced(ctx context.Context) error {
-	err := s.screen.until(ctx, func() bool { return s.screen.stored > s.screen.last })
-	if err != nil {
+	if err := s.screen.until(ctx, s.screen.synced); err != nil {
 		return fmt.Errorf("not everything was countersigned: %w", err)
 	}
 	return nil
+}
+
+// calm waits until nothing more follows from what people did last: a door that
+// falls shut, an unlock that nobody used.
+func (s *site) calm(ctx context.Context) error {
+	for {
+		if err := s.synced(ctx); err != nil {
+			return err
+		}
+		before := s.screen.newest()
+		if err := pause(ctx, calmFor); err != nil {
+			return err
+		}
+		if s.screen.newest() == before {
+			return nil
+		}
+	}
 }
 
 // finish waits until everything is countersigned, ends both programs, and
@@ -195,7 +212,7 @@ func (s *site) finish(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, syncWithin)
 	defer cancel()
 	s.network.Cut(false)
-	if err := s.synced(ctx); err != nil {
+	if err := s.calm(ctx); err != nil {
 		return err
 	}
 	if err := s.stop(); err != nil {

@@ -49,6 +49,7 @@ type allowlistSite struct {
 	dir     string
 	path    string
 	zone    *time.Location
+	zoneBy  string // who says that it is this one
 	formats *badge.Table
 	ladder  allowlist.Ladder
 	keys    allowlist.Keys
@@ -56,7 +57,7 @@ type allowlistSite struct {
 }
 
 func (f *allowlistFlags) open() (*allowlistSite, error) {
-	s := &allowlistSite{dir: f.data, formats: badge.Builtin(), zone: time.Local}
+	s := &allowlistSite{dir: f.data, formats: badge.Builtin()}
 	ages := config.Allowlist{StaleAfter: 24 * time.Hour}
 	provider := keys.File
 	if f.config != "" {
@@ -67,9 +68,7 @@ func (f *allowlistFlags) open() (*allowlistSite, error) {
 		}
 		s.dir, s.formats = c.Data, c.Table
 		ages = c.Allowlist
-		if c.Zone != nil {
-			s.zone = c.Zone
-		}
+		s.zone, s.zoneBy = c.Zone, "by the configuration"
 		if c.Keys.Provider == config.KeysCredential {
 			provider = func(string) keys.Provider { return keys.Credential() }
 		}
@@ -84,17 +83,21 @@ func (f *allowlistFlags) open() (*allowlistSite, error) {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return nil, err
-	default:
-		if s.zone == time.Local {
-			if s.zone, err = time.LoadLocation(trust.Timezone); err != nil {
-				return nil, err
-			}
-		}
 	}
-	if f.timezone != "" {
+	switch {
+	case f.timezone != "":
 		if s.zone, err = time.LoadLocation(f.timezone); err != nil {
 			return nil, fmt.Errorf("--timezone: %w", err)
 		}
+		s.zoneBy = "by --timezone"
+	case s.zone != nil:
+	case trust != nil:
+		if s.zone, err = time.LoadLocation(trust.Timezone); err != nil {
+			return nil, fmt.Errorf("time zone of the CRM's bundle: %w", err)
+		}
+		s.zoneBy = "by the CRM"
+	default:
+		s.zone, s.zoneBy = time.Local, "which is this machine's: if the doors are in another, use --timezone"
 	}
 	s.ladder = ladder(ages, governedByCRM(trust))
 	return s, s.trust(k, trust)
@@ -223,6 +226,7 @@ func (s *allowlistSite) importFile(ctx context.Context, name string, o importOpt
 	}
 	fmt.Fprintf(stdout, "allowlist version %d: %s of %s, in %s\n", m.Version, count(m.Count, "credential", "credentials"),
 		count(uint64(plan.People()), "person", "people"), time.Since(started).Round(100*time.Millisecond))
+	fmt.Fprintf(stdout, "dates and times without an offset: %s, %s\n", zoneName(s.zone), s.zoneBy)
 	if doors := plan.Doors(); len(doors) > 0 {
 		fmt.Fprintf(stdout, "doors named: %s\n", strings.Join(doors, ", "))
 	}
@@ -255,6 +259,16 @@ func (s *allowlistSite) readPlan(imp *allowlist.Import, name string, stderr io.W
 	progress := cli.NewProgress(stderr, "reading bytes", info.Size())
 	defer progress.Done()
 	return read(f, allowlist.ReadOptions{Index: s.keys.Index, Formats: s.formats, Zone: s.zone, Advance: progress.Add})
+}
+
+// zoneName is what people call a zone. The machine's own may have no name but
+// its abbreviation.
+func zoneName(zone *time.Location) string {
+	if zone != time.Local {
+		return zone.String()
+	}
+	name, _ := time.Now().Zone()
+	return name
 }
 
 func count(n uint64, one, many string) string {

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"math"
 
+	"github.com/gatehouse-acs/gatehouse/door"
 	"github.com/gatehouse-acs/gatehouse/internal/metrics"
 )
 
@@ -30,6 +32,14 @@ var (
 	descLocked       = metric.Desc("door_locked", "Whether the strike is locked.", "door")
 	descFaults       = metric.Desc("door_faults", "Parts of the door that are broken.", "door")
 	descReader       = metric.Desc("reader_faulty", "Whether the reader is broken.", "door", "reader")
+	descIll          = metric.Desc("reader_ill", "Whether something is likely wrong with the reader's wires, though it reads.", "door", "reader")
+	descBursts       = metric.Desc("reader_keys_total", "Keypad bursts since the start, which no rule asks for.", "door", "reader")
+	descFrames       = metric.Desc("reader_frames_total", "Frames that the reader delivered since the start, refused ones too.", "door", "reader")
+	descNotRead      = metric.Desc("reader_refused_total", "Frames of the reader that were refused since the start, by reason.", "door", "reader", "reason")
+	descGhosts       = metric.Desc("reader_ghost_bits_total", "Bits on the reader's wires that belong to no frame.", "door", "reader")
+	descForeign      = metric.Desc("reader_foreign_total", "Frames whose timing was not the reader's: something else may be sending.", "door", "reader")
+	descLastRead     = metric.Desc("reader_last_read_timestamp_seconds", "When the reader last delivered a frame that was not refused.", "door", "reader")
+	descSpacing      = metric.Desc("reader_bit_spacing_seconds", "Time between the bits of a frame.", "door", "reader")
 	descDecisions    = metric.Desc("decisions_total", "Decisions since the start.", "door", "decision")
 	descAlarms       = metric.Desc("door_alarms_total", "Alarms since the start.", "door")
 )
@@ -60,7 +70,7 @@ func (c *controller) collect(v metrics.Values) {
 		v.Counter(descDecisions, s.Counts.Denied, s.Door, "denied")
 		v.Counter(descAlarms, s.Counts.Alarms, s.Door)
 		for _, r := range s.Readers {
-			v.Is(descReader, r.Fault != "", s.Door, r.Name)
+			collectReader(v, s.Door, r)
 		}
 	}
 	if c.link != nil {
@@ -73,4 +83,32 @@ func (c *controller) collect(v metrics.Values) {
 		v.Counter(descResent, up.Resent)
 		v.Is(descOverdue, !up.Overdue.IsZero())
 	}
+}
+
+func collectReader(v metrics.Values, name string, r door.ReaderStatus) {
+	v.Is(descReader, r.Fault != "", name, r.Name)
+	v.Is(descIll, r.Likely != "", name, r.Name)
+	v.Counter(descBursts, r.Keys, name, r.Name)
+	h := r.Health
+	if h == nil {
+		return
+	}
+	v.Counter(descFrames, h.Frames, name, r.Name)
+	for reason, n := range h.Refused {
+		v.Counter(descNotRead, n, name, r.Name, reason)
+	}
+	v.Counter(descGhosts, h.Ghosts, name, r.Name)
+	v.Counter(descForeign, h.Foreign, name, r.Name)
+	if !h.Last.IsZero() {
+		v.Gauge(descLastRead, float64(h.Last.UnixMilli())/1000, name, r.Name)
+	}
+	counts := make(map[float64]uint64, len(h.Spacing))
+	for _, b := range h.Spacing {
+		bound := b.Below.Seconds()
+		if b.Below == math.MaxInt64 {
+			bound = math.Inf(1)
+		}
+		counts[bound] = b.Count
+	}
+	v.Histogram(descSpacing, counts, name, r.Name)
 }

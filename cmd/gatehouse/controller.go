@@ -17,9 +17,7 @@ import (
 
 	"github.com/gatehouse-acs/gatehouse/access"
 	"github.com/gatehouse-acs/gatehouse/access/allowlist"
-	"github.com/gatehouse-acs/gatehouse/badge"
 	"github.com/gatehouse-acs/gatehouse/door"
-	"github.com/gatehouse-acs/gatehouse/drivers"
 	"github.com/gatehouse-acs/gatehouse/internal/clock"
 	"github.com/gatehouse-acs/gatehouse/internal/config"
 	"github.com/gatehouse-acs/gatehouse/internal/keys"
@@ -48,7 +46,8 @@ type controller struct {
 	clock   *clock.Clock
 	records *visitorlog.Log
 	policy  *allowlist.Source
-	buses   map[string]drivers.Bus
+	buses   *buses
+	timings *timings
 	doors   []*door.Door
 	link    *link // nil: works alone
 }
@@ -56,7 +55,7 @@ type controller struct {
 // newController opens everything, and moves nothing yet. What is opened is
 // closed by Close, also after an error.
 func newController(ctx context.Context, cfg *config.Controller, configuration []byte, log *slog.Logger) (_ *controller, err error) {
-	c := &controller{cfg: cfg, log: log, buses: make(map[string]drivers.Bus)}
+	c := &controller{cfg: cfg, log: log, buses: newBuses(cfg, log)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Close())
@@ -225,6 +224,7 @@ func (c *controller) openPolicy(ctx context.Context) error {
 		Floor:    floor,
 		Applying: c.recordPolicy,
 		Ladder:   c.ladder(),
+		Clock:    c.clock,
 		Logger:   c.log,
 	})
 	return nil
@@ -290,23 +290,13 @@ func (c *controller) recordPolicy(ctx context.Context, m allowlist.Manifest) err
 }
 
 func (c *controller) openDoors(context.Context) error {
-	for name, settings := range c.cfg.Drivers {
-		d, ok := drivers.Lookup(name)
-		if !ok {
-			return fmt.Errorf("there is no driver %q", name)
-		}
-		if d.Simulated {
-			c.log.Warn("this driver moves no real door", "driver", name)
-		}
-		bus, err := d.Open(settings, c.log.With("driver", name))
-		if err != nil {
-			return err
-		}
-		c.buses[name] = bus
+	var err error
+	if c.timings, err = openTimings(c.cfg.Data); err != nil {
+		c.log.Warn("timing", "error", err)
 	}
 	var lockdown door.Input
 	if c.cfg.Lockdown != nil {
-		in, err := c.input(&c.cfg.Lockdown.Device)
+		in, err := c.buses.input(&c.cfg.Lockdown.Device)
 		if err != nil {
 			return fmt.Errorf("lockdown: %w", err)
 		}
@@ -340,7 +330,7 @@ func (c *controller) openDoor(cfg *config.Door, lockdown door.Input) (*door.Door
 		Logger:    c.log,
 	}
 	var err error
-	if parts.Strike, err = c.buses[cfg.Strike.Driver].Strike(cfg.Strike.Own); err != nil {
+	if parts.Strike, err = c.buses.strike(&cfg.Strike); err != nil {
 		return nil, fmt.Errorf("strike: %w", err)
 	}
 	for _, in := range []struct {
@@ -355,33 +345,28 @@ func (c *controller) openDoor(cfg *config.Door, lockdown door.Input) (*door.Door
 		if in.device == nil {
 			continue
 		}
-		if *in.input, err = c.input(in.device); err != nil {
+		if *in.input, err = c.buses.input(in.device); err != nil {
 			return nil, fmt.Errorf("%s: %w", in.name, err)
 		}
 	}
-	if d := cfg.Indicator; d != nil {
-		if parts.Indicator, err = c.buses[d.Driver].Indicator(d.Own); err != nil {
+	if cfg.Indicator != nil {
+		if parts.Indicator, err = c.buses.indicator(cfg.Indicator); err != nil {
 			return nil, fmt.Errorf("indicator: %w", err)
 		}
 	}
 	for _, r := range cfg.Readers {
-		formats := make([]*badge.Format, len(r.Formats))
-		for i, name := range r.Formats {
-			formats[i], _ = c.cfg.Table.Format(name) // the configuration was checked
-		}
-		device, err := c.buses[r.Device.Driver].Reader(r.Device.Own, formats)
+		device, formats, err := c.buses.reader(&r)
 		if err != nil {
 			return nil, fmt.Errorf("reader %q: %w", r.Name, err)
+		}
+		if err := c.timings.add(r.Name, device); err != nil {
+			c.log.Warn("timing", "error", err)
 		}
 		parts.Readers = append(parts.Readers, door.ReaderConfig{
 			Name: r.Name, Direction: r.Direction, Formats: formats, Reader: device,
 		})
 	}
 	return door.New(parts)
-}
-
-func (c *controller) input(d *config.Device) (door.Input, error) {
-	return c.buses[d.Driver].Input(d.Own)
 }
 
 // Run works until ctx ends, or until a door cannot go on: then everything
@@ -393,6 +378,14 @@ func (c *controller) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return c.records.Run(ctx) })
 	g.Go(func() error { return c.policy.Run(ctx) })
+	g.Go(func() error {
+		c.timings.run(ctx, func(err error) {
+			if err != nil {
+				c.log.Error("timing", "error", err)
+			}
+		})
+		return nil
+	})
 	g.Go(func() error {
 		c.clock.Run(ctx, func(s clock.Step) { c.recordStep(ctx, s) })
 		return nil
@@ -426,10 +419,7 @@ func (c *controller) recordStep(ctx context.Context, s clock.Step) {
 
 // Close closes what newController opened. Run must have ended.
 func (c *controller) Close() error {
-	var errs []error
-	for _, bus := range c.buses {
-		errs = append(errs, bus.Close())
-	}
+	errs := []error{c.buses.Close()}
 	if c.policy != nil {
 		errs = append(errs, c.policy.Close())
 	}

@@ -145,7 +145,7 @@ func (s *allowlistSite) lookup(ctx context.Context, c badge.Credential, q *acces
 	}
 	// Its age is today's, also where another day is asked about: whether it will
 	// have been renewed by then is not known.
-	q.Policy = s.ladder.Policy(l.Version(), l.Applied(), time.Now())
+	q.Policy = s.ladder.Policy(l.Version(), time.Since(l.Applied()))
 	if found != nil {
 		q.Entry = &found.Entry
 	}

@@ -50,8 +50,10 @@ func (f *logFiles) open() (*logview.Door, *time.Location, error) {
 		return nil, nil, fmt.Errorf("--database %q: the name of a file in %s", f.database, f.data)
 	}
 	d := &logview.Door{Path: filepath.Join(f.data, f.database)}
-	if _, err := os.Stat(d.Path); err != nil {
+	if _, err := os.Stat(d.Path); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("there is no log: %w", err)
+	} else if err != nil {
+		return nil, nil, fmt.Errorf("the log cannot be looked at: %w", err)
 	}
 	provider, err := keyProvider(f.provider, f.data)
 	if err != nil {

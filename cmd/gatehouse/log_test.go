@@ -141,12 +141,16 @@ func (s *syncBuffer) Write(p []byte) (int, error) {
 	return s.b.Write(p)
 }
 
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
 func (s *syncBuffer) waitFor(t *testing.T, want string) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		s.mu.Lock()
-		text := s.b.String()
-		s.mu.Unlock()
+		text := s.String()
 		if strings.Contains(text, want) {
 			return
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"syscall"
 	"time"
 
@@ -76,11 +75,11 @@ func newCheckCmd() *cobra.Command {
 }
 
 func runController(cmd *cobra.Command, file string, demo bool, logs cli.LogOptions) error {
-	configuration, err := os.ReadFile(file)
+	configuration, err := config.Read(file)
 	if err != nil {
 		return err
 	}
-	cfg, err := config.ParseController(file, string(configuration), config.Options{Demo: demo})
+	cfg, err := config.ParseController(file, configuration, config.Options{Demo: demo})
 	if err != nil {
 		return cli.ReportFaults(cmd.ErrOrStderr(), err)
 	}
@@ -92,7 +91,7 @@ func runController(cmd *cobra.Command, file string, demo bool, logs cli.LogOptio
 	log.Info("starting", "version", cli.Version(), "configuration", file, "data", cfg.Data)
 
 	ctx := cmd.Context()
-	c, err := newController(ctx, cfg, configuration, log)
+	c, err := newController(ctx, cfg, []byte(configuration), log)
 	if err != nil {
 		return err
 	}

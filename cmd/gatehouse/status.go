@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -117,6 +119,11 @@ func (c *controller) Faults() []metrics.Fault {
 		for _, f := range s.Faults {
 			faults = append(faults, metrics.Fault{Part: "door " + s.Door + ", " + f.Part, What: f.Fault})
 		}
+		for _, r := range s.Readers {
+			if r.Likely != "" {
+				faults = append(faults, metrics.Fault{Part: "door " + s.Door + ", wires of reader " + r.Name, What: r.Likely})
+			}
+		}
 	}
 	if v := c.records.Verification(); v.Fault != "" {
 		faults = append(faults, metrics.Fault{Part: "records", What: "the log is damaged: " + v.Fault})
@@ -215,17 +222,51 @@ func (s status) print(out io.Writer) error {
 	for _, d := range s.Doors {
 		row("door "+d.Door, "%s", strings.Join(doorWords(d), ", "))
 		for _, r := range d.Readers {
-			words := "reads"
-			if r.Fault != "" {
-				words = "FAULTY: " + r.Fault
+			for i, words := range readerWords(r) {
+				name := ""
+				if i == 0 {
+					name = "  reader " + r.Name
+				}
+				row(name, "%s", words)
 			}
-			row("  reader "+r.Name, "%s", words)
 		}
 	}
 	for _, f := range s.Faults {
 		row("FAULT", "%s: %s", f.Part, f.What)
 	}
 	return w.Flush()
+}
+
+// readerWords says in lines how a reader is.
+func readerWords(r door.ReaderStatus) []string {
+	lines := []string{"reads"}
+	if r.Fault != "" {
+		lines[0] = "FAULTY: " + r.Fault
+	}
+	if r.Likely != "" {
+		lines = append(lines, "LIKELY WRONG: "+r.Likely)
+	}
+	if r.Keys > 0 {
+		lines = append(lines, fmt.Sprintf("%d keys typed, which no rule here asks for", r.Keys))
+	}
+	h := r.Health
+	if h == nil {
+		return lines
+	}
+	words := []string{fmt.Sprintf("%d frames", h.Frames)}
+	if !h.Last.IsZero() {
+		words[0] += ", the last good one at " + h.Last.Local().Format(time.DateTime)
+	}
+	for _, reason := range slices.Sorted(maps.Keys(h.Refused)) {
+		words = append(words, fmt.Sprintf("%d refused: %s", h.Refused[reason], reason))
+	}
+	if h.Ghosts > 0 {
+		words = append(words, fmt.Sprintf("%d ghost bits", h.Ghosts))
+	}
+	if h.Foreign > 0 {
+		words = append(words, fmt.Sprintf("%d NOT IN THE READER'S TIMING", h.Foreign))
+	}
+	return append(lines, strings.Join(words, "; "))
 }
 
 func doorWords(d door.Status) []string {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -64,6 +65,9 @@ type Device struct {
 
 // Validate refuses what cannot be the name of a wire.
 func (d *Device) Validate() error { return checkName(d.Line) }
+
+// Lines is the one wire that the device takes.
+func (d *Device) Lines() []string { return []string{"sim/" + d.Line} }
 
 // Bus is the controller's end of the socket.
 type Bus struct {
@@ -391,6 +395,7 @@ type output struct {
 }
 
 func (o *output) set(state string) error {
+	defer runtime.Gosched() // the line goes out before the caller goes on
 	o.bus.mu.Lock()
 	defer o.bus.mu.Unlock()
 	if o.bus.closed {
@@ -589,6 +594,7 @@ func (b *Bus) happen(m fromSite) error {
 		default:
 			r.lost++
 		}
+		return nil // Read waits for it there: nobody else is to be woken
 	case m.State != nil:
 		if len(b.active) >= maxWires && !b.active[m.Line] {
 			return fmt.Errorf("more than %d wires", maxWires)

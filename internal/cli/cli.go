@@ -19,12 +19,39 @@ import (
 // stderr what is wrong.
 var ErrReported = errors.New("already reported")
 
+// interrupted is the exit status of a program that was not let end in order,
+// as a shell gives it after SIGINT.
+const interrupted = 128 + int(syscall.SIGINT)
+
 // Main runs a program until it ends or SIGINT or SIGTERM asks it to, and
-// returns its exit status: 0 done, 1 failed.
+// returns its exit status: 0 done, 1 failed. To a second Ctrl-C it returns 130
+// at once, whatever the program is about: the caller exits, and strikes fall
+// back to locked by themselves.
 func Main(root *cobra.Command) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	return Run(ctx, root, os.Args[1:], os.Stdout, os.Stderr)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	return run(signals, root, os.Args[1:], os.Stdout, os.Stderr)
+}
+
+func run(signals <-chan os.Signal, root *cobra.Command, args []string, stdout, stderr io.Writer) int {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	status := make(chan int, 1)
+	go func() { status <- Run(ctx, root, args, stdout, stderr) }()
+	for asked := false; ; asked = true {
+		select {
+		case s := <-status:
+			return s
+		case s := <-signals:
+			// A service manager and a dying parent may both send SIGTERM.
+			if asked && s == os.Interrupt {
+				fmt.Fprintf(stderr, "\n%s: interrupted again: ending at once\n", root.Name())
+				return interrupted
+			}
+			cancel()
+		}
+	}
 }
 
 // Run runs one command line and returns its exit status.

@@ -38,8 +38,8 @@ var nameSyntax = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 const nameRule = "a name has 1 to 63 lower-case letters, digits and dashes, and does not begin with a dash"
 
-// read reads a file whole.
-func read(path string) (string, error) {
+// Read reads a configuration file whole.
+func Read(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", fmt.Errorf("configuration: %w", err)

@@ -102,14 +102,14 @@ type Reader struct {
 // LoadController reads the configuration of a controller. If the file can be
 // read the error is a Faults with everything that is wrong in it.
 func LoadController(path string, o Options) (*Controller, error) {
-	doc, err := read(path)
+	doc, err := Read(path)
 	if err != nil {
 		return nil, err
 	}
 	return ParseController(path, doc, o)
 }
 
-// ParseController is LoadController for a document that was read from path.
+// ParseController is LoadController for a document that Read gave.
 func ParseController(path, doc string, o Options) (*Controller, error) {
 	c := &Controller{
 		Data:      "/var/lib/gatehouse",
@@ -193,49 +193,61 @@ func (c *Controller) table(d *decoder) {
 	}
 }
 
-// place is a device with where it stands.
+// place is a device with where it stands and what it is there.
 type place struct {
 	path   string
+	part   string // reader, strike, input or indicator
 	device *Device
 }
 
-// devices completes the settings of every driver in use, and reports devices
-// that two of the same kind share.
-func (c *Controller) devices(d *decoder) {
-	var strikes, readers, contacts, rexes, tampers, indicators []place
-	note := func(list *[]place, path string, device *Device) {
+// places are all devices, in the order of the file as far as that goes.
+func (c *Controller) places() []place {
+	var all []place
+	note := func(path, part string, device *Device) {
 		if device != nil && device.Own != nil {
-			*list = append(*list, place{path, device})
+			all = append(all, place{path, part, device})
 		}
+	}
+	if c.Lockdown != nil {
+		note("lockdown.device", "input", &c.Lockdown.Device)
 	}
 	for i := range c.Doors {
 		door, at := &c.Doors[i], index("door", i)
-		note(&strikes, at+".strike", &door.Strike)
-		note(&contacts, at+".contact", door.Contact)
-		note(&rexes, at+".rex", door.REX)
-		note(&tampers, at+".tamper", door.Tamper)
-		note(&indicators, at+".indicator", door.Indicator)
+		note(at+".strike", "strike", &door.Strike)
+		note(at+".contact", "input", door.Contact)
+		note(at+".rex", "input", door.REX)
+		note(at+".tamper", "input", door.Tamper)
+		note(at+".indicator", "indicator", door.Indicator)
 		for j := range door.Readers {
-			note(&readers, index(at+".reader", j)+".device", &door.Readers[j].Device)
+			note(index(at+".reader", j)+".device", "reader", &door.Readers[j].Device)
 		}
 	}
-	var used []place
-	for _, list := range [][]place{strikes, contacts, rexes, tampers, indicators, readers} {
-		for i, p := range list {
-			same := func(q place) bool {
-				return q.device.Driver == p.device.Driver && reflect.DeepEqual(q.device.Own, p.device.Own)
-			}
-			if j := slices.IndexFunc(list[:i], same); j >= 0 {
-				d.add(p.path, "this is the same device as %s on line %d", list[j].path, d.lines.near(list[j].path))
-			}
-		}
-		used = append(used, list...)
+	return all
+}
+
+// devices checks every device, completes the settings of every driver in use,
+// and reports what two devices would share.
+func (c *Controller) devices(d *decoder) {
+	if c.Lockdown != nil && c.Lockdown.Device.Driver == "" {
+		d.missing("lockdown.device", "gpio")
 	}
-	if c.Lockdown != nil {
-		if c.Lockdown.Device.Driver == "" {
-			d.missing("lockdown.device")
+	used := c.places()
+	taken := map[string]string{} // where a line was first used
+	for i, p := range used {
+		d.checkDevice(p)
+		for _, line := range p.device.Lines() {
+			if first, ok := taken[line]; ok {
+				d.add(p.path, "line %q is taken already, by %s on line %d of this file", line, first, d.lines.near(first))
+				continue
+			}
+			taken[line] = p.path
 		}
-		note(&used, "lockdown.device", &c.Lockdown.Device)
+		same := func(q place) bool {
+			return q.part == p.part && q.device.Driver == p.device.Driver && reflect.DeepEqual(q.device.Own, p.device.Own)
+		}
+		if j := slices.IndexFunc(used[:i], same); j >= 0 {
+			d.add(p.path, "this is the same device as %s on line %d", used[j].path, d.lines.near(used[j].path))
+		}
 	}
 	for _, p := range used {
 		if _, ok := c.Drivers[p.device.Driver]; !ok {
@@ -256,13 +268,14 @@ func (c *Controller) devices(d *decoder) {
 	}
 }
 
-// missing reports a device that is not there. One that is there and at fault
+// missing reports a device that is not there; the example is a driver that has
+// such a part. One that is there and at fault
 // was reported.
-func (d *decoder) missing(path string) {
+func (d *decoder) missing(path, example string) {
 	if _, there := d.lines[path]; there {
 		return
 	}
-	d.add(path, `it is missing: name its driver and place, such as { driver = "%s", … }`, driverNames()[0])
+	d.add(path, `it is missing: name its driver and place, such as { driver = %q, … }`, example)
 }
 
 // names holds where each name was first used.
@@ -296,7 +309,7 @@ func (v *Door) validate(d *decoder, at string, doors names) {
 	}
 	d.within(at+".rex_shunt", v.REXShunt, minREXShunt, maxREXShunt)
 	if v.Strike.Driver == "" {
-		d.missing(at + ".strike")
+		d.missing(at+".strike", "gpio")
 	}
 	if len(v.Readers) == 0 {
 		d.add(at+".reader", "the door has no reader: describe each in a [[door.reader]]")
@@ -310,7 +323,7 @@ func (c *Controller) reader(d *decoder, at string, v *Reader, readers names) {
 		d.add(at+".direction", "%q is not a direction: use %q or %q", v.Direction, access.In, access.Out)
 	}
 	if v.Device.Driver == "" {
-		d.missing(at + ".device")
+		d.missing(at+".device", "wiegand")
 	}
 	if len(v.Formats) == 0 {
 		d.add(at+".formats", `it is missing: name the formats of the cards, such as ["H10301"]; "gatehouse badge formats" lists them`)

@@ -37,7 +37,7 @@ const (
 // LoadCRM reads the configuration of gatehouse-crm. If the file can be read
 // the error is a Faults with everything that is wrong in it.
 func LoadCRM(path string) (*CRM, error) {
-	doc, err := read(path)
+	doc, err := Read(path)
 	if err != nil {
 		return nil, err
 	}

@@ -43,7 +43,21 @@ func (v *Device) decodeTable(d *decoder, path string, table map[string]any) {
 	rest := maps.Clone(table)
 	delete(rest, "driver")
 	v.Driver, v.Own = name, driver.Device()
-	d.own(path, rest, v.Own)
+	d.table(path, rest, reflect.ValueOf(v.Own).Elem()) // checkDevice follows, when it is known what it is
+}
+
+// Lines are the wires that the device takes, by names that are unique over all
+// drivers.
+func (v *Device) Lines() []string {
+	own, ok := v.Own.(interface{ Lines() []string })
+	if !ok {
+		return nil
+	}
+	lines := own.Lines()
+	for i, l := range lines {
+		lines[i] = strings.TrimPrefix(l, "/") // of the board's own chip
+	}
+	return lines
 }
 
 // Drivers is the settings of each driver in use, by name, as its Settings
@@ -121,6 +135,21 @@ func (d *decoder) own(path string, table map[string]any, into any) {
 		return // what did not decode would be wrong again
 	}
 	d.checkOwn(path, into)
+}
+
+// checkDevice lets the driver check a device as what it is to be.
+func (d *decoder) checkDevice(p place) {
+	if slices.ContainsFunc(d.faults, func(f Fault) bool { return strings.HasPrefix(f.Path, p.path+".") }) {
+		return // what did not decode would be wrong again
+	}
+	own, ok := p.device.Own.(interface{ ValidateAs(part string) error })
+	if !ok {
+		d.checkOwn(p.path, p.device.Own)
+		return
+	}
+	if err := own.ValidateAs(p.part); err != nil {
+		d.add(p.path, "%s", inOneLine(err))
+	}
 }
 
 func (d *decoder) checkOwn(path string, own any) {

@@ -2,6 +2,7 @@ package logview
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"path/filepath"
@@ -127,9 +128,9 @@ func (d *Door) checks(ctx context.Context, r *visitorlog.Reader, seq uint64, zon
 		check(st.Inclusion, fmt.Sprintf("in its place in the tree of %d records", st.Size)),
 	}
 	if st.Receipt != nil {
-		err := error(nil)
+		err := errors.New("no CRM has been joined whose key could tell")
 		if d.Receipts != nil {
-			_, err = d.Receipts.Verify(st.Receipt.JWS)
+			err = visitorlog.VerifyReceipt(*st.Receipt, r.Controller(), d.Receipts)
 		}
 		out = append(out, check(err, "countersigned by the CRM, "+st.Receipt.Time.In(zone).Format(timeForm)))
 	}

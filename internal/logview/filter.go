@@ -19,6 +19,7 @@ type Filter struct {
 	Types        []visitorlog.Type
 	Decision     string // granted or denied
 	Reason       string
+	Foreign      bool // only badges whose timing was not the reader's
 }
 
 // Match says whether the filter chooses a record.
@@ -31,7 +32,8 @@ func (f Filter) Match(r *visitorlog.Record) bool {
 		f.Person != "" && r.Subject != f.Person,
 		len(f.Types) > 0 && !slices.Contains(f.Types, r.Type),
 		f.Decision != "" && d.Decision != f.Decision,
-		f.Reason != "" && string(d.Reason) != f.Reason:
+		f.Reason != "" && string(d.Reason) != f.Reason,
+		f.Foreign && !d.Foreign:
 		return false
 	}
 	return true
@@ -39,13 +41,14 @@ func (f Filter) Match(r *visitorlog.Record) bool {
 
 // Empty says that the filter chooses every record.
 func (f Filter) Empty() bool {
-	return f.Since.IsZero() && f.Until.IsZero() && f.Door == "" && f.Person == "" && len(f.Types) == 0 && f.Decision == "" && f.Reason == ""
+	return f.Since.IsZero() && f.Until.IsZero() && f.Door == "" && f.Person == "" && len(f.Types) == 0 && f.Decision == "" && f.Reason == "" && !f.Foreign
 }
 
 // Flags are a filter as the command line gives it.
 type Flags struct {
 	since, until, door, person, decision, reason string
 	types                                        []string
+	foreign                                      bool
 }
 
 // Register adds the filter's flags to a command.
@@ -57,12 +60,13 @@ func (f *Flags) Register(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&f.types, "type", nil, "of this `type`, such as decision.denied or door.forced; may be repeated")
 	fs.StringVar(&f.decision, "decision", "", "granted or denied")
 	fs.StringVar(&f.reason, "reason", "", "with this reason `code`")
+	fs.BoolVar(&f.foreign, "foreign", false, "of badges whose timing was not the reader's: something else may be sending on its wires")
 }
 
 // Filter checks the flags. Times without a zone are in zone; ages count back
 // from now.
 func (f *Flags) Filter(now time.Time, zone *time.Location) (Filter, error) {
-	out := Filter{Door: f.door, Person: f.person, Decision: f.decision, Reason: f.reason}
+	out := Filter{Door: f.door, Person: f.person, Decision: f.decision, Reason: f.reason, Foreign: f.foreign}
 	var errs []error
 	var err error
 	if out.Since, err = parseTime(f.since, now, zone, false); err != nil {

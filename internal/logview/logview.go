@@ -212,6 +212,8 @@ func What(r *visitorlog.Record) string {
 		return "log begun"
 	case visitorlog.LogPruned:
 		return "log pruned"
+	case visitorlog.Commissioned:
+		return "controller commissioned"
 	}
 	return string(r.Type)
 }
@@ -222,6 +224,9 @@ func Why(r *visitorlog.Record) string {
 	var parts []string
 	if d.Reason != "" && d.Reason != access.ReasonGranted {
 		parts = append(parts, strings.ReplaceAll(string(d.Reason), "_", " "))
+	}
+	if d.Foreign {
+		parts = append(parts, "NOT THE READER'S TIMING")
 	}
 	if v := d.Visit; v != nil {
 		parts = append(parts, join(", ", v.Organisation, prefixed("to see ", v.Host), prefixed("escorted by ", v.Escort)))

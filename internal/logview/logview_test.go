@@ -114,6 +114,7 @@ func TestFilter(t *testing.T) {
 		"other decision": {Filter{Decision: "granted"}, false},
 		"reason":         {Filter{Reason: "no_right"}, true},
 		"other reason":   {Filter{Reason: "lost"}, false},
+		"foreign":        {Filter{Foreign: true}, false},
 		"all of it":      {Filter{Door: "a", Person: "p-1", Decision: "granted"}, false},
 	} {
 		if got := c.f.Match(&r); got != c.want {
@@ -122,6 +123,10 @@ func TestFilter(t *testing.T) {
 		if c.f.Empty() != (name == "nothing") {
 			t.Errorf("%s: Empty = %v", name, c.f.Empty())
 		}
+	}
+	r.Data.Foreign = true
+	if !(Filter{Foreign: true}).Match(&r) || !strings.Contains(Why(&r), "NOT THE READER'S TIMING") {
+		t.Errorf("a badge in another timing is not found, or shown as %q", Why(&r))
 	}
 }
 

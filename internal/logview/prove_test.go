@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -75,7 +76,14 @@ func newSite(tb testing.TB) *site {
 	must(err)
 	root, err := l.Root(ctx, 6)
 	must(err)
-	must(l.Acknowledge(ctx, visitorlog.Receipt{Epoch: l.Epoch(), Size: 6, Root: root, Checkpoint: string(both), Time: time.Now(), JWS: "eyJh.eyJi.c2ln"}))
+	at := time.Now().UTC()
+	payload, err := json.Marshal(map[string]any{"controller": "north-1", "epoch": l.Epoch(), "size": 6, "checkpoint": string(both), "policy_version": 0, "time": at})
+	must(err)
+	receipt, err := s.cosigner.Receipts().Sign(payload)
+	must(err)
+	must(l.Acknowledge(ctx, visitorlog.Receipt{Epoch: l.Epoch(), Size: 6, Root: root, Checkpoint: string(both), Time: at, JWS: receipt}))
+	s.door.Receipts, err = s.cosigner.Public().Receipts()
+	must(err)
 
 	v, err := s.door.Verify(ctx, nil)
 	must(err)
@@ -99,6 +107,37 @@ func newSite(tb testing.TB) *site {
 	s.known, err = keys.ParsePublic(shown)
 	must(err)
 	return s
+}
+
+// TestShowSaysCountersignedOnlyOfWhatTheCRMSigned changes what is kept of a
+// receipt beside the CRM's signature.
+func TestShowSaysCountersignedOnlyOfWhatTheCRMSigned(t *testing.T) {
+	s := newSite(t)
+	countersigned := func(want bool, says string) {
+		t.Helper()
+		_, checks, err := s.door.Show(t.Context(), 3, time.UTC)
+		if err != nil || len(checks) != 4 {
+			t.Fatalf("%+v, %v", checks, err)
+		}
+		c := checks[3]
+		if c.OK != want || !strings.Contains(c.What+c.Why, says) {
+			t.Errorf("%+v; want it to say %q", c, says)
+		}
+	}
+	countersigned(true, "countersigned by the CRM, ")
+	known := s.door.Receipts
+	s.door.Receipts = nil
+	countersigned(false, "no CRM has been joined")
+	s.door.Receipts = known
+	db, err := sql.Open("sqlite3", "file:"+s.door.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(`UPDATE receipt SET time = '2026-01-02T03:04:05Z'`); err != nil {
+		t.Fatal(err)
+	}
+	countersigned(false, "is not what the CRM has signed")
 }
 
 func (s *site) prove(text string) (out []Proved, err error) {

@@ -71,6 +71,9 @@ func Show(w io.Writer, r Row, checks []Check, zone *time.Location) error {
 		p.field("", t.Action)
 	}
 	p.field("factors", strings.Join(d.Factors, ", "))
+	if d.Foreign {
+		p.field("timing", "not this reader's: something else may be sending on its wires")
+	}
 	if v := d.Visit; v != nil {
 		p.field("host", v.Host)
 		p.field("organisation", v.Organisation)
@@ -89,6 +92,9 @@ func Show(w io.Writer, r Row, checks []Check, zone *time.Location) error {
 		p.field("state", map[bool]string{true: "began", false: "ended"}[*d.Active])
 	}
 	p.field("detail", d.Detail)
+	for _, t := range d.Trials {
+		p.field("tried", fmt.Sprintf("%s, %s: %s", t.Door, t.Part, t.Result))
+	}
 	if h := d.Former; h != nil {
 		p.field("before it", fmt.Sprintf("%d records of epoch %s, root %s", h.Size, dash(h.Epoch), dash(h.Root)))
 	}

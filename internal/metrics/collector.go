@@ -1,6 +1,12 @@
 package metrics
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"maps"
+	"math"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Collector gives values to Prometheus when it asks, as they are then.
 type Collector func(Values)
@@ -32,6 +38,19 @@ func (v Values) Is(d *prometheus.Desc, so bool, labels ...string) {
 // Counter gives a number that only grows while the program runs.
 func (v Values) Counter(d *prometheus.Desc, n uint64, labels ...string) {
 	v <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+}
+
+// Histogram gives how often values were seen, by the bound below which they
+// lay: each bound counts those that lay below none before it. Their sum is not
+// known.
+func (v Values) Histogram(d *prometheus.Desc, counts map[float64]uint64, labels ...string) {
+	var total uint64
+	upTo := make(map[float64]uint64, len(counts))
+	for _, bound := range slices.Sorted(maps.Keys(counts)) {
+		total += counts[bound]
+		upTo[bound] = total
+	}
+	v <- prometheus.MustNewConstHistogram(d, total, math.NaN(), upTo, labels...)
 }
 
 // Describer makes the descriptions of one program's metrics, whose names

@@ -158,7 +158,8 @@ type Options struct {
 }
 
 // Join pins what the bundle says. Stopped halfway it has pinned nothing, and
-// can be done again.
+// is to be done again: whether the old or the new pepper is in place by then,
+// either lets nobody in whom the allowlist does not name.
 func (j *Joining) Join(o Options) (*Trust, error) {
 	b := j.bundle
 	if !keys.IsFingerprint(o.Fingerprint, b.Cosigner.JWK()) {
@@ -177,7 +178,9 @@ func (j *Joining) Join(o Options) (*Trust, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What is pinned comes last: it makes the rest count.
+	// What is pinned comes last. Were it there without the pepper, the daemon
+	// would run as one that has joined, and the CRM's allowlist, made with the
+	// new pepper, would turn everybody away with nothing to say why.
 	if err := writeCertificate(j.dir, caFile, b.CA); err != nil {
 		return nil, err
 	}

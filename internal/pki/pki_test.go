@@ -225,6 +225,53 @@ func TestPepperUnderAnAllowlistIsReplacedOnlyOnPurpose(t *testing.T) {
 	wantError(t, err, "--replace-pepper")
 }
 
+// TestJoiningThatIsStoppedHalfwayIsDoneAgain stops it before each file that it
+// writes.
+func TestJoiningThatIsStoppedHalfwayIsDoneAgain(t *testing.T) {
+	for _, file := range []string{caFile, clientFile, filepath.Join(keysDir, keys.NamePepper), trustFile} {
+		t.Run(file, func(t *testing.T) {
+			crm, door := newCRM(t), newController(t, "north-1")
+			b := crm.approve(t, door.request(t), ApproveOptions{})
+			o := Options{Fingerprint: crm.site.Cosigner.Fingerprint(), ReplacePepper: true}
+			if err := os.WriteFile(filepath.Join(door.dir, allowlistFile), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			j := must[*Joining](t)(Prepare(door.dir, b, now))
+			path := filepath.Join(door.dir, file)
+			kept, err := os.ReadFile(path)
+			if err := errors.Join(os.RemoveAll(path), os.MkdirAll(filepath.Join(path, "in the way"), 0o700)); err != nil {
+				t.Fatal(err)
+			}
+			had := err == nil
+			if _, err := j.Join(o); err == nil {
+				t.Fatal("joined all the same")
+			}
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+			if had {
+				if err := os.WriteFile(path, kept, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := ReadTrust(door.dir); !errors.Is(err, fs.ErrNotExist) {
+				t.Fatalf("something is pinned: %v", err)
+			}
+			if _, err := keys.LoadController(keys.File(KeysDir(door.dir))); err != nil {
+				t.Fatalf("the controller's keys are not whole: %v", err)
+			}
+			joined, err := door.join(t, b, o)
+			if err != nil || joined.Controller != "north-1" {
+				t.Fatal(joined, err)
+			}
+			k := must[*keys.ControllerKeys](t)(keys.LoadController(keys.File(KeysDir(door.dir))))
+			if want := must[*keys.Pepper](t)(keys.ParsePepper(j.pepper)); !k.Pepper.Equal(want) {
+				t.Error("the pepper is not the bundle's")
+			}
+		})
+	}
+}
+
 func TestEveryControllerHasAPepperOfItsOwn(t *testing.T) {
 	crm := newCRM(t)
 	var peppers []*keys.Pepper

@@ -84,6 +84,21 @@ func TestUnitsCheckTheConfigurationAndAreStartedAgain(t *testing.T) {
 	}
 }
 
+func TestTheDoorsUnitReachesItsWiresAndLeavesThemSafe(t *testing.T) {
+	door := units(t)["gatehouse.service"]
+	for _, want := range []string{
+		"ExecStopPost=/usr/local/bin/gatehouse io safe --config /etc/gatehouse/gatehouse.toml",
+		"DevicePolicy=closed", "DeviceAllow=char-gpiochip rw", "SupplementaryGroups=gpio",
+	} {
+		if !slices.Contains(door, want) {
+			t.Errorf("gatehouse.service lacks %s", want)
+		}
+	}
+	if slices.Contains(door, "PrivateDevices=yes") {
+		t.Error("gatehouse.service hides the GPIO chips")
+	}
+}
+
 // calls are the system calls that a unit allows.
 func calls(t *testing.T, lines []string) map[string]bool {
 	t.Helper()

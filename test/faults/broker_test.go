@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
+	"github.com/gatehouse-acs/gatehouse/test/rig"
 )
 
 // broker is an MQTT broker on loopback, without TLS, that treats messages as
@@ -109,7 +110,7 @@ func (b *broker) published(topic string) int {
 
 func (b *broker) serve(conn net.Conn) {
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(rig.Patience))
 	first, err := packets.ReadPacket(conn)
 	connect, ok := first.(*packets.ConnectPacket)
 	if err != nil || !ok {

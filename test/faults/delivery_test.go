@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/test/mosquitto"
+	"github.com/gatehouse-acs/gatehouse/test/rig"
 )
 
 const (
@@ -17,37 +18,12 @@ const (
 	receiptTopic = "gatehouse/north-1/down/receipt"
 )
 
-// onMosquitto makes a site with one controller around a real Mosquitto, which
-// has the certificate that gatehouse-crm made for its broker.
-func onMosquitto(t *testing.T) (*site, *controller, *mosquitto.Broker) {
+// onMosquitto makes a site with one controller around a real Mosquitto.
+func onMosquitto(t *testing.T) (*rig.Site, *rig.Controller, *mosquitto.Broker) {
 	t.Helper()
-	s := newSite(t, "to be known")
-	files := mosquitto.Files{
-		CA:   filepath.Join(s.crmDir(), "tls", "ca.crt"),
-		Cert: filepath.Join(s.crmDir(), "tls", "broker.crt"),
-		Key:  filepath.Join(s.crmDir(), "keys", "broker.key"),
-	}
-	dir := filepath.Join(s.dir, "mosquitto")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	m, err := mosquitto.Start(dir, files)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := m.Kill(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("mosquitto:\n%s", m.Log())
-		}
-	})
-	s.broker = tlsURL(t, m.Addr)
-	c := s.enrol("north-1", 2, s.broker)
-	s.startCRM()
-	c.start()
-	return s, c, m
+	s := rig.New(t)
+	m := s.Mosquitto()
+	return s, begin(s, 2), m
 }
 
 // Mosquitto is killed while records flow, and begins again with nothing but
@@ -55,15 +31,14 @@ func onMosquitto(t *testing.T) (*site, *controller, *mosquitto.Broker) {
 func TestMosquittoKilledAndItsStateDeleted(t *testing.T) {
 	t.Parallel()
 	s, c, m := onMosquitto(t)
-	leave := c.crowd()
+	leave := crowd(t, c)
 	defer leave()
 	for range 3 {
-		before := c.acknowledged()
-		eventually(t, "the CRM countersigns", func() bool { return c.acknowledged() > before })
+		countersigns(t, c)
 		if err := m.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		dir := filepath.Join(s.dir, "mosquitto")
+		dir := filepath.Join(s.Dir, "mosquitto")
 		files, err := os.ReadDir(dir)
 		if err != nil {
 			t.Fatal(err)
@@ -80,7 +55,7 @@ func TestMosquittoKilledAndItsStateDeleted(t *testing.T) {
 		}
 	}
 	leave()
-	s.nothingLost()
+	nothingLost(t, s)
 }
 
 // Mosquitto acknowledges what its rules forbid, and drops it. The controller
@@ -89,7 +64,7 @@ func TestMosquittoKilledAndItsStateDeleted(t *testing.T) {
 func TestRulesThatDenyRecordsAreNoticed(t *testing.T) {
 	t.Parallel()
 	s, c, m := onMosquitto(t)
-	eventually(t, "the CRM countersigns", func() bool { return c.acknowledged() > 0 })
+	c.Settled()
 	rules, err := m.Rules()
 	if err != nil {
 		t.Fatal(err)
@@ -102,70 +77,67 @@ func TestRulesThatDenyRecordsAreNoticed(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Until they are in force, records go through.
-	leave := c.crowd()
-	eventually(t, "the status says that receipts stay out, on a connection that stands", func() bool {
-		s := c.status()
+	leave := crowd(t, c)
+	rig.Eventually(t, "the status says that receipts stay out, on a connection that stands", func() bool {
+		s := c.Status()
 		return s != nil && s.Link.Connected && !s.Link.Overdue.IsZero()
 	})
-	if metric(c.http, "gatehouse_crm_receipt_overdue") != 1 {
+	if c.Metric("gatehouse_crm_receipt_overdue") != 1 {
 		t.Error("the metrics do not say that receipts stay out")
 	}
 	leave()
 	// Answers to the states, which still go through, do not hide it.
-	denied := c.now()
-	answered := c.lastReceipt()
-	eventually(t, "a state is answered", func() bool { return c.lastReceipt().After(answered) })
-	if now := c.now(); now.Link.Overdue.IsZero() || now.Records.Acknowledged != denied.Records.Acknowledged {
+	denied := c.Now()
+	answered := c.Now().Link.LastReceipt
+	rig.Eventually(t, "a state is answered", func() bool { return c.Now().Link.LastReceipt.After(answered) })
+	if now := c.Now(); now.Link.Overdue.IsZero() || now.Records.Acknowledged != denied.Records.Acknowledged {
 		t.Errorf("after an answer to a state the status is %+v", now)
 	}
 	if err := m.SetRules(rules); err != nil {
 		t.Fatal(err)
 	}
-	c.settled()
-	if now := c.now(); !now.Link.Overdue.IsZero() {
+	c.Settled()
+	if now := c.Now(); !now.Link.Overdue.IsZero() {
 		t.Errorf("all is receipted, and the status is %+v", now)
 	}
-	s.nothingLost()
+	nothingLost(t, s)
 }
 
 // onBroker makes a site with one controller around a broker that will
 // misbehave.
-func onBroker(t *testing.T) (*site, *controller, *broker) {
+func onBroker(t *testing.T) (*rig.Site, *rig.Controller, *broker) {
 	t.Helper()
 	b := newBroker(t)
-	s := newSite(t, b.url())
-	c := s.enrol("north-1", 2, b.url())
-	s.startCRM()
-	c.start()
-	return s, c, b
+	s := rig.New(t)
+	s.Broker = b.url()
+	return s, begin(s, 2), b
 }
 
 // A broker takes what is published, and is not heard of again.
 func TestBrokerThatNeverAcknowledges(t *testing.T) {
 	t.Parallel()
 	s, c, b := onBroker(t)
-	eventually(t, "the CRM countersigns", func() bool { return c.acknowledged() > 0 })
+	c.Settled()
 	b.be(func(string, string) treatment { return treatment{} })
-	leave := c.crowd()
-	c.records(c.now().Records.Size + 20)
+	leave := crowd(t, c)
+	records(t, c, c.Now().Records.Size+20)
 	leave()
-	eventually(t, "the status says what is wrong", func() bool {
-		s := c.status()
+	rig.Eventually(t, "the status says what is wrong", func() bool {
+		s := c.Status()
 		return s != nil && strings.Contains(s.Link.LastError, "did not acknowledge")
 	})
 	b.be(nil)
-	s.nothingLost()
+	nothingLost(t, s)
 }
 
 // A broker acknowledges a batch, and dies before it has passed it on.
 func TestBrokerThatAcknowledgesAndDies(t *testing.T) {
 	t.Parallel()
 	s, c, b := onBroker(t)
-	leave := c.crowd()
+	leave := crowd(t, c)
 	defer leave()
 	for range 3 {
-		before := c.acknowledged()
-		eventually(t, "the CRM countersigns", func() bool { return c.acknowledged() > before })
+		countersigns(t, c)
 		lost := make(chan struct{}, 1)
 		b.be(func(_, topic string) treatment {
 			if topic != recordsTopic {
@@ -178,13 +150,13 @@ func TestBrokerThatAcknowledgesAndDies(t *testing.T) {
 			return treatment{acknowledge: true}
 		})
 		<-lost
-		time.Sleep(poll) // for the acknowledgement to arrive
+		time.Sleep(rig.Poll) // for the acknowledgement to arrive
 		b.die()
 		b.be(nil)
 		b.revive()
 	}
 	leave()
-	s.nothingLost()
+	nothingLost(t, s)
 }
 
 // Every message comes twice, and in any order.
@@ -195,28 +167,28 @@ func TestMessagesTwiceAndOutOfOrder(t *testing.T) {
 		const late = 60 * time.Millisecond
 		return treatment{acknowledge: true, copies: []time.Duration{1 + rand.N(late), 1 + rand.N(late)}}
 	})
-	leave := c.crowd()
-	eventually(t, "a good many batches were sent and receipted", func() bool {
+	leave := crowd(t, c)
+	rig.Eventually(t, "a good many batches were sent and receipted", func() bool {
 		return b.published(recordsTopic) > 50 && b.published(receiptTopic) > 50
 	})
 	leave()
-	s.nothingLost()
+	nothingLost(t, s)
 }
 
 // The cable between controller and broker is pulled: neither is told. Another
 // way is there at once.
 func TestHalfOpenConnection(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, "")
-	r := newRelay(t, s.listen)
-	c := s.enrol("north-1", 2, tlsURL(t, r.listener.Addr().String()))
-	s.startCRM()
-	c.start()
-	leave := c.crowd()
-	eventually(t, "the CRM countersigns", func() bool { return c.acknowledged() > 0 })
+	s := rig.New(t)
+	r := newRelay(t, s.Listen)
+	c := enrol(s, "north-1", 2)
+	c.Broker = rig.TLS(t, r.listener.Addr().String())
+	s.StartCRM()
+	c.Start()
+	leave := crowd(t, c)
+	countersigns(t, c)
 	r.freeze()
-	n := c.unlocks()
-	eventually(t, "doors work on", func() bool { return c.unlocks() > n+10 })
+	comesIn(t, c, 10)
 	leave()
-	s.nothingLost()
+	nothingLost(t, s)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/gatehouse-acs/gatehouse/internal/pki"
 	"github.com/gatehouse-acs/gatehouse/sync/mqtt"
 	"github.com/gatehouse-acs/gatehouse/sync/wire"
+	"github.com/gatehouse-acs/gatehouse/test/rig"
 	"github.com/gatehouse-acs/gatehouse/visitorlog"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -33,19 +34,19 @@ type attacker struct {
 	stop func()
 }
 
-func newAttacker(t *testing.T, c *controller) *attacker {
+func newAttacker(t *testing.T, c *rig.Controller) *attacker {
 	t.Helper()
-	k, err := keys.LoadController(keys.File(filepath.Join(c.data(), "keys")))
+	k, err := keys.LoadController(keys.File(filepath.Join(c.Data, "keys")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	conn, err := mqtt.New(mqtt.Config{
-		Broker:   c.inside(),
-		ClientID: c.name,
+		Broker:   c.URL(),
+		ClientID: c.Name,
 		TLS: func() (*tls.Config, error) {
-			return pki.ControllerTLS(c.data(), k.TLS, c.inside(), time.Now)
+			return pki.ControllerTLS(c.Data, k.TLS, c.URL(), time.Now)
 		},
-		MinBackoff: poll, MaxBackoff: poll, MaxPacket: 4 << 20,
+		MinBackoff: rig.Poll, MaxBackoff: rig.Poll, MaxPacket: 4 << 20,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +61,7 @@ func newAttacker(t *testing.T, c *controller) *attacker {
 		}
 	})}
 	t.Cleanup(a.stop)
-	eventually(t, "the attacker is connected", conn.Connected)
+	rig.Eventually(t, "the attacker is connected", conn.Connected)
 	return a
 }
 
@@ -69,7 +70,7 @@ func (a *attacker) send(topic string, payload []byte) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if err := a.conn.Publish(ctx, topic, payload, false); err != nil {
-		eventually(a.t, "the attacker is connected again", a.conn.Connected)
+		rig.Eventually(a.t, "the attacker is connected again", a.conn.Connected)
 	}
 }
 
@@ -77,11 +78,11 @@ func (a *attacker) send(topic string, payload []byte) {
 // of any other, and the others do not notice.
 func TestBabblingControllerIsLimited(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, "")
-	c := s.enrol("north-1", 1, s.inside())
-	babbler := s.enrol("babbler", 1, s.inside())
-	s.startCRM()
-	c.start()
+	s := rig.New(t)
+	c := enrol(s, "north-1", 1)
+	babbler := enrol(s, "babbler", 1)
+	s.StartCRM()
+	c.Start()
 	a := newAttacker(t, babbler)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -107,46 +108,46 @@ func TestBabblingControllerIsLimited(t *testing.T) {
 		})
 	}
 	const limited = `gatehouse_crm_messages_dropped_total{reason="rate"}`
-	eventually(t, "the CRM takes no more of the babbler", func() bool { return s.metric(limited) > 1000 })
+	rig.Eventually(t, "the CRM takes no more of the babbler", func() bool { return s.Metric(limited) > 1000 })
 	var slowest time.Duration
 	for i := range 20 {
-		n := c.now().Records.Size
-		if err := c.wires.Swipe(doorName(0)+"-in", card(t, i+1)); err != nil {
+		n := c.Now().Records.Size
+		if err := c.Wires.Swipe(c.Doors[0]+"-in", rig.Card(t, uint64(i+1))); err != nil {
 			t.Fatal(err)
 		}
-		c.records(n + 1)
+		records(t, c, n+1)
 		began := time.Now()
-		eventually(t, "the other controller gets its receipt", func() bool { return c.acknowledged() > n })
+		rig.Eventually(t, "the other controller gets its receipt", func() bool { return c.Acknowledged() > n })
 		slowest = max(slowest, time.Since(began))
 	}
-	resent := metric(c.http, "gatehouse_crm_resent_total")
-	t.Logf("%.0f messages of the babbler were dropped; the slowest of 20 receipts of the other took %v", s.metric(limited), slowest.Round(time.Millisecond))
+	resent := c.Metric("gatehouse_crm_resent_total")
+	t.Logf("%.0f messages of the babbler were dropped; the slowest of 20 receipts of the other took %v", s.Metric(limited), slowest.Round(time.Millisecond))
 	if resent > 0 {
 		t.Errorf("the other controller had to send again %.0f times", resent)
 	}
 	quiet()
 	a.stop()
-	s.nothingLost()
+	nothingLost(t, s)
 }
 
 // Whatever a controller that has a good certificate publishes: it is refused
 // and counted, nothing falls over, and good records that follow are receipted.
 func TestHostilePayloadsToTheCRM(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, "")
-	c := s.enrol("north-1", 1, s.inside())
-	other := s.enrol("south-1", 1, s.inside())
-	s.startCRM()
-	c.start()
-	leave := c.crowd()
-	c.records(30)
+	s := rig.New(t)
+	c := enrol(s, "north-1", 1)
+	other := enrol(s, "south-1", 1)
+	s.StartCRM()
+	c.Start()
+	leave := crowd(t, c)
+	records(t, c, 30)
 	leave()
-	records := c.stop()
+	own := stop(t, c)
 	a, b := newAttacker(t, c), newAttacker(t, other)
 
 	// A batch as the controller itself sent it.
-	good := wire.Batch{V: wire.Version, Controller: "north-1", Epoch: records[0].Epoch, Records: []string{records[0].JWS, records[1].JWS}}
-	good.Checkpoint = checkpoint(t, a.keys, "north-1", good.Epoch, records[:2])
+	good := wire.Batch{V: wire.Version, Controller: "north-1", Epoch: own[0].Epoch, Records: []string{own[0].JWS, own[1].JWS}}
+	good.Checkpoint = checkpoint(t, a.keys, "north-1", good.Epoch, own[:2])
 	payload, err := good.Marshal()
 	if err != nil {
 		t.Fatal(err)
@@ -181,7 +182,7 @@ func TestHostilePayloadsToTheCRM(t *testing.T) {
 		changed(func(b *wire.Batch) { b.First = 1 << 62 }),
 		changed(func(b *wire.Batch) { b.Records = nil }),
 		changed(func(good *wire.Batch) { // signed with another controller's key
-			good.Checkpoint = checkpoint(t, b.keys, "north-1", good.Epoch, records[:2])
+			good.Checkpoint = checkpoint(t, b.keys, "north-1", good.Epoch, own[:2])
 		}),
 		swapped(`{"alg":"none","typ":"gatehouse-record+jwt"}`),
 		swapped(`{"alg":"HS256","typ":"gatehouse-record+jwt"}`),
@@ -196,7 +197,7 @@ func TestHostilePayloadsToTheCRM(t *testing.T) {
 		hostile = append(hostile, p)
 	}
 	count := func() float64 {
-		return s.metric("gatehouse_crm_messages_dropped_total") + s.metric("gatehouse_crm_batches_refused_total")
+		return s.Metric("gatehouse_crm_messages_dropped_total") + s.Metric("gatehouse_crm_batches_refused_total")
 	}
 	before, sent := count(), 0
 	for i, p := range hostile {
@@ -207,7 +208,7 @@ func TestHostilePayloadsToTheCRM(t *testing.T) {
 			sent++
 		}
 		if i%16 == 0 {
-			time.Sleep(poll) // what is limited is not looked at
+			time.Sleep(rig.Poll) // what is limited is not looked at
 		}
 	}
 	a.send("gatehouse/north-1/up/fetch", payload)
@@ -216,7 +217,7 @@ func TestHostilePayloadsToTheCRM(t *testing.T) {
 	}
 	a.send("gatehouse/north-1/up/records", make([]byte, 2<<20)) // more than the broker takes
 	// Chance may have left a few as they were.
-	eventually(t, "all of it is counted", func() bool { return count()-before > float64(sent-10) })
+	rig.Eventually(t, "all of it is counted", func() bool { return count()-before > float64(sent-10) })
 
 	// A controller that has turned bad signs a log with records that are none.
 	bad := forge(t, b.keys, "south-1")
@@ -225,26 +226,26 @@ func TestHostilePayloadsToTheCRM(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.send("gatehouse/south-1/up/records", p)
-	eventually(t, "records with a swapped algorithm are an alarm", func() bool {
-		return s.metric(`gatehouse_crm_alarms_open{kind="invalid_record"}`) > 0
+	rig.Eventually(t, "records with a swapped algorithm are an alarm", func() bool {
+		return s.Metric(`gatehouse_crm_alarms_open{kind="invalid_record"}`) > 0
 	})
 	a.stop()
 	b.stop()
 	t.Logf("%.0f of %d hostile messages were counted", count()-before, sent)
 
-	c.start()
-	leave = c.crowd()
-	c.records(uint64(len(records)) + 30)
+	c.Start()
+	leave = crowd(t, c)
+	records(t, c, uint64(len(own))+30)
 	leave()
-	c.settled()
-	if s.metric(`gatehouse_crm_alarms_open{kind="fork"}`) > 0 {
+	c.Settled()
+	if s.Metric(`gatehouse_crm_alarms_open{kind="fork"}`) > 0 {
 		t.Error("a fork alarm was raised, though the controller signed only one log")
 	}
-	s.nothingLost()
+	nothingLost(t, s)
 }
 
 // checkpoint signs the tree over some records, with whatever key.
-func checkpoint(t *testing.T, k *keys.ControllerKeys, name, epoch string, records []record) string {
+func checkpoint(t *testing.T, k *keys.ControllerKeys, name, epoch string, records []rig.Record) string {
 	t.Helper()
 	jws := make([]string, len(records))
 	for i, r := range records {
@@ -310,17 +311,17 @@ func forge(t *testing.T, k *keys.ControllerKeys, name string) *wire.Batch {
 func TestHostilePayloadsToTheController(t *testing.T) {
 	t.Parallel()
 	s, c, b := onBroker(t)
-	leave := c.crowd()
-	c.records(30)
-	eventually(t, "the CRM countersigns", func() bool { return c.acknowledged() > 0 })
+	leave := crowd(t, c)
+	records(t, c, 30)
+	countersigns(t, c)
 	random := make([]byte, 10_000)
 	rand.Read(random)
 	header := func(alg, more string) string {
 		return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"alg":%q,"typ":"gatehouse-receipt+jwt"%s}`, alg, more))
 	}
-	claim := base64.RawURLEncoding.EncodeToString([]byte(`{"v":1,"controller":"north-1","epoch":"` + c.now().Records.Epoch +
+	claim := base64.RawURLEncoding.EncodeToString([]byte(`{"v":1,"controller":"north-1","epoch":"` + c.Now().Records.Epoch +
 		`","size":1000000,"policy_version":99,"used":[],"time":"2099-01-01T00:00:00Z"}`))
-	k, err := keys.LoadController(keys.File(filepath.Join(c.data(), "keys")))
+	k, err := keys.LoadController(keys.File(filepath.Join(c.Data, "keys")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -341,23 +342,22 @@ func TestHostilePayloadsToTheController(t *testing.T) {
 		rand.Read(p)
 		hostile = append(hostile, p)
 	}
-	bad := func() float64 { return metric(c.http, "gatehouse_crm_receipts_bad_total") }
-	refused := func() float64 { return metric(c.http, "gatehouse_crm_messages_refused_total") }
+	bad := func() float64 { return c.Metric("gatehouse_crm_receipts_bad_total") }
+	refused := func() float64 { return c.Metric("gatehouse_crm_messages_refused_total") }
 	for i, p := range hostile {
 		was, wasRefused := bad(), refused()
 		b.inject(receiptTopic, p)
 		b.inject("gatehouse/north-1/down/command", p)
 		if i%8 == 0 { // one at a time, so that each is seen to be counted
-			eventually(t, fmt.Sprintf("hostile message %d is counted", i), func() bool { return bad() > was && refused() > wasRefused })
+			rig.Eventually(t, fmt.Sprintf("hostile message %d is counted", i), func() bool { return bad() > was && refused() > wasRefused })
 		}
 	}
 	b.inject(receiptTopic, make([]byte, 1<<20)) // more than the controller takes: it hangs up, and connects again
-	n := c.unlocks()
-	eventually(t, "the doors work on", func() bool { return c.unlocks() > n+5 })
+	comesIn(t, c, 5)
 	leave()
-	if got := c.now().Records; got.Acknowledged > got.Size {
+	if got := c.Now().Records; got.Acknowledged > got.Size {
 		t.Errorf("a forged receipt was taken: %+v", got)
 	}
 	t.Logf("%.0f receipts and %.0f other messages were refused", bad(), refused())
-	s.nothingLost()
+	nothingLost(t, s)
 }

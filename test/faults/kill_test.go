@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"github.com/gatehouse-acs/gatehouse/test/rig"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -13,33 +14,30 @@ const killWithin = 150 * time.Millisecond
 // had recorded, and what it recorded arrives.
 func TestKilledDaemonLosesNothing(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, "")
-	c := s.enrol("north-1", 4, s.inside())
-	s.startCRM()
-	c.start()
-	leave := c.crowd()
+	s := rig.New(t)
+	c := begin(s, 4)
+	leave := crowd(t, c)
 	defer leave()
 	for round := range rounds {
 		if round%4 == 3 { // during its start
 			time.Sleep(rand.N(killWithin))
 		} else {
-			n := c.unlocks()
-			eventually(t, "somebody comes in", func() bool { return c.unlocks() > n })
+			comesIn(t, c, 1)
 			time.Sleep(rand.N(killWithin))
 		}
-		c.p.kill(t)
-		c.launch()
+		c.Process.Kill(t)
+		c.Launch()
 	}
-	c.http = c.p.ready(t)
+	c.Await()
 	leave()
-	records := s.nothingLost()[c.name]
-	for _, r := range records {
-		if r.Epoch != records[0].Epoch {
+	own := nothingLost(t, s)[c.Name]
+	for _, r := range own {
+		if r.Epoch != own[0].Epoch {
 			t.Errorf("record %d is of another epoch: a kill must not damage the log", r.Seq)
 		}
 	}
-	if c.unlocks() < rounds/2 {
-		t.Errorf("only %d unlocks in %d rounds", c.unlocks(), rounds)
+	if len(c.Unlocks()) < rounds/2 {
+		t.Errorf("only %d unlocks in %d rounds", len(c.Unlocks()), rounds)
 	}
 }
 
@@ -47,22 +45,17 @@ func TestKilledDaemonLosesNothing(t *testing.T) {
 // gone out: the controller sends the batch again, and it is stored once.
 func TestCRMKilledBetweenCommitAndReceipt(t *testing.T) {
 	t.Parallel()
-	b := newBroker(t)
-	s := newSite(t, b.url())
-	c := s.enrol("north-1", 2, b.url())
-	s.startCRM()
-	c.start()
-	leave := c.crowd()
+	s, c, b := onBroker(t)
+	leave := crowd(t, c)
 	defer leave()
 	for range crmRounds {
-		before := c.acknowledged()
-		eventually(t, "the CRM countersigns", func() bool { return c.acknowledged() > before })
+		countersigns(t, c)
 		// A receipt is published after the commit. This one goes no further,
 		// and the CRM no further than to this.
 		published := make(chan struct{})
 		var once sync.Once
 		b.be(func(from, topic string) treatment {
-			if topic != "gatehouse/north-1/down/receipt" {
+			if topic != receiptTopic {
 				return good
 			}
 			once.Do(func() { close(published) })
@@ -70,59 +63,55 @@ func TestCRMKilledBetweenCommitAndReceipt(t *testing.T) {
 		})
 		select {
 		case <-published:
-		case <-time.After(patience):
+		case <-time.After(rig.Patience):
 			t.Fatal("no receipt was published")
 		}
-		s.crm.kill(t)
+		s.CRM.Kill(t)
 		b.be(nil)
-		s.startCRM()
+		s.StartCRM()
 	}
 	leave()
-	s.nothingLost()
+	nothingLost(t, s)
 }
 
 func TestKilledCRMLosesNothing(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, "")
-	c := s.enrol("north-1", 2, s.inside())
-	s.startCRM()
-	c.start()
-	leave := c.crowd()
+	s := rig.New(t)
+	c := begin(s, 2)
+	leave := crowd(t, c)
 	defer leave()
 	for range crmRounds {
 		time.Sleep(rand.N(3 * killWithin))
-		s.crm.kill(t)
-		s.launchCRM()
+		s.CRM.Kill(t)
+		s.LaunchCRM()
 	}
-	s.crmHTTP = s.crm.ready(t)
+	s.AwaitCRM()
 	leave()
-	s.nothingLost()
+	nothingLost(t, s)
 }
 
 func TestBothKilledLoseNothing(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, "")
-	c := s.enrol("north-1", 2, s.inside())
-	s.startCRM()
-	c.start()
-	leave := c.crowd()
+	s := rig.New(t)
+	c := begin(s, 2)
+	leave := crowd(t, c)
 	defer leave()
 	for round := range crmRounds {
-		n := c.unlocks()
-		eventually(t, "somebody comes in", func() bool { return c.unlocks() > n })
+		comesIn(t, c, 1)
 		time.Sleep(rand.N(3 * killWithin))
 		// In turns, and at the same moment as far as there is such a thing.
 		if round%2 == 0 {
-			s.crm.kill(t)
-			c.p.kill(t)
+			s.CRM.Kill(t)
+			c.Process.Kill(t)
 		} else {
-			c.p.kill(t)
-			s.crm.kill(t)
+			c.Process.Kill(t)
+			s.CRM.Kill(t)
 		}
-		c.launch()
-		s.launchCRM()
+		c.Launch()
+		s.LaunchCRM()
 	}
-	c.http, s.crmHTTP = c.p.ready(t), s.crm.ready(t)
+	c.Await()
+	s.AwaitCRM()
 	leave()
-	s.nothingLost()
+	nothingLost(t, s)
 }

@@ -10,6 +10,7 @@ import (
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/Shopify/toxiproxy/v2/toxics"
+	"github.com/gatehouse-acs/gatehouse/test/rig"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 )
@@ -60,10 +61,10 @@ func (*lossy) Pipe(stub *toxics.ToxicStub) {
 // a question to its answer. Records arrive all the same.
 func TestLossAndDelay(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, "")
+	s := rig.New(t)
 	toxics.Register("lossy", new(lossy))
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(prometheus.NewRegistry()), zerolog.Nop())
-	line := toxiproxy.NewProxy(server, "line", "127.0.0.1:0", s.listen)
+	line := toxiproxy.NewProxy(server, "line", "127.0.0.1:0", s.Listen)
 	if err := line.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -82,16 +83,17 @@ func TestLossAndDelay(t *testing.T) {
 			}
 		}
 	}
-	c := s.enrol("north-1", 2, tlsURL(t, line.Listen))
-	s.startCRM()
-	c.start()
-	leave := c.crowd()
+	c := enrol(s, "north-1", 2)
+	c.Broker = rig.TLS(t, line.Listen)
+	s.StartCRM()
+	c.Start()
+	leave := crowd(t, c)
 	began := time.Now()
-	c.records(200)
+	records(t, c, 200)
 	leave()
-	n := c.now().Records.Size
-	eventually(t, "records are countersigned over the bad line", func() bool { return c.acknowledged() >= n })
+	n := c.Now().Records.Size
+	rig.Eventually(t, "records are countersigned over the bad line", func() bool { return c.Acknowledged() >= n })
 	t.Logf("%d records were countersigned %v after the start", n, time.Since(began).Round(100*time.Millisecond))
 	line.Toxics.ResetToxics(context.Background())
-	s.nothingLost()
+	nothingLost(t, s)
 }

@@ -2,12 +2,9 @@ package figures
 
 import (
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,10 +14,10 @@ import (
 	"github.com/gatehouse-acs/gatehouse/internal/keys"
 	"github.com/gatehouse-acs/gatehouse/internal/pki"
 	"github.com/gatehouse-acs/gatehouse/sync/wire"
-	"github.com/gatehouse-acs/gatehouse/test/mosquitto"
 	"github.com/gatehouse-acs/gatehouse/visitorlog"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
+	"github.com/gatehouse-acs/gatehouse/test/rig"
 )
 
 const controller = "north-1"
@@ -33,31 +30,10 @@ type pair struct {
 
 func newPair(b *testing.B) *pair {
 	b.Helper()
-	dir, err := os.MkdirTemp(folder(b), "pair")
-	must(b, err)
-	p := &pair{door: filepath.Join(dir, "door"), crm: filepath.Join(dir, "crm")}
-	tool(b, "gatehouse-crm", "pki", "init", "--data", p.crm, "--host", "localhost", "--timezone", "Etc/UTC")
-	tool(b, "gatehouse", "init", "--data", p.door, "--controller", controller)
-	bundle := filepath.Join(dir, "bundle")
-	tool(b, "gatehouse-crm", "controllers", "approve", filepath.Join(p.door, "request.json"), "--data", p.crm, "--out", bundle, "--yes")
-	shown, _ := tool(b, "gatehouse-crm", "pki", "show", "--data", p.crm, "--json")
-	var crm struct{ Fingerprint string }
-	must(b, json.Unmarshal(shown, &crm))
-	tool(b, "gatehouse", "join", bundle, "--data", p.door, "--fingerprint", crm.Fingerprint)
-
-	own := filepath.Join(dir, "mosquitto")
-	must(b, os.Mkdir(own, 0o700))
-	broker, err := mosquitto.Start(own, mosquitto.Files{
-		CA:   filepath.Join(p.crm, "tls", "ca.crt"),
-		Cert: filepath.Join(p.crm, "tls", "broker.crt"),
-		Key:  filepath.Join(p.crm, "keys", "broker.key"),
-	})
-	must(b, err)
-	b.Cleanup(func() { must(b, broker.Stop()) })
-	_, port, err := net.SplitHostPort(broker.Addr)
-	must(b, err)
-	p.broker = "tls://localhost:" + port
-	return p
+	s := rig.New(b)
+	s.Mosquitto()
+	c := s.Enrol(controller)
+	return &pair{door: c.Data, crm: s.CRMDir(), broker: s.Broker}
 }
 
 func (p *pair) controllerKeys(b *testing.B) *keys.ControllerKeys {
@@ -129,23 +105,24 @@ func (p *pair) drain(b *testing.B) time.Duration {
 	text = fmt.Appendf(text, "\n[crm]\nbroker = %q\n", p.broker)
 	must(b, os.WriteFile(p.door+".toml", text, 0o600))
 
-	central := startDaemon(b, nil, "gatehouse-crm", "run", "--config", p.crm+".toml")
+	central, _ := startDaemon(b, nil, "gatehouse-crm", "run", "--config", p.crm+".toml")
 	done := make(chan time.Time, 1)
 	var once sync.Once
-	d := startDaemon(b, func(l line) {
-		if l.Msg == "receipt" && l.Size >= backlog {
+	began := time.Now()
+	d, _ := startDaemon(b, func(e rig.Event) {
+		if e.Msg == "receipt" && e.Size >= backlog {
 			once.Do(func() { done <- time.Now() })
 		}
 	}, "gatehouse", "run", "--demo", "--config", p.door+".toml", "--log-level", "debug")
 	var took time.Duration
 	select {
 	case at := <-done:
-		took = at.Sub(d.began)
+		took = at.Sub(began)
 	case <-time.After(10 * time.Minute):
-		b.Fatalf("no receipt for the last record:\n%s\n%s", d.said(), central.said())
+		b.Fatalf("no receipt for the last record:\n%s\n%s", d.Tail(), central.Tail())
 	}
-	d.stop(b)
-	central.stop(b)
+	d.Stop(b)
+	central.Stop(b)
 	return took
 }
 

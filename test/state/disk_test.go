@@ -9,33 +9,30 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/internal/metrics"
+	"github.com/gatehouse-acs/gatehouse/test/rig"
 	"golang.org/x/sys/unix"
 )
 
-// failing builds the library that makes a disk fail.
-var failing = sync.OnceValues(func() (string, error) {
-	dir, err := programs()
-	if err != nil {
-		return "", err
+// failing builds the library that makes a disk fail, and returns its path.
+func failing(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "failing.so")
+	if out, err := exec.Command("gcc", "-shared", "-fPIC", "-O1", "-o", path, "testdata/failing.c", "-ldl").CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v\n%s", err, out)
 	}
-	path := filepath.Join(dir, "failing.so")
-	out, err := exec.Command("gcc", "-shared", "-fPIC", "-O1", "-o", path, "testdata/failing.c", "-ldl").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("gcc: %w\n%s", err, out)
-	}
-	return path, nil
-})
+	return path
+}
 
 // TestADiskThatFails fails what SQLite writes or syncs, as a dying card does,
 // and as one does that the kernel has made read-only: no entry without a
 // record, but for break-glass, whose record comes late.
 func TestADiskThatFails(t *testing.T) {
+	library := failing(t)
 	for name, errno := range map[string]syscall.Errno{
 		"I/O error":           syscall.EIO,
 		"no space":            syscall.ENOSPC,
@@ -43,30 +40,24 @@ func TestADiskThatFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			library, err := failing()
-			if err != nil {
-				t.Fatal(err)
-			}
 			s, c := newSite(t)
-			control := filepath.Join(s.dir, "failing")
-			c.env = []string{"LD_PRELOAD=" + library, "FAILING_CONTROL=" + control, "FAILING_FILES=/records.db"}
-			s.startCRM()
-			c.start()
+			control := filepath.Join(s.Dir, "failing")
+			c.Env = []string{"LD_PRELOAD=" + library, "FAILING_CONTROL=" + control, "FAILING_FILES=/records.db"}
+			s.StartCRM()
+			c.Start()
 			c.enters(staff)
-			c.settled()
+			c.Settled()
 			epoch := c.epoch()
 
-			write(t, control, fmt.Sprint(int(errno)))
+			rig.Write(t, control, fmt.Sprint(int(errno)))
 			c.locksOut()
-			before := c.unlocked()
-			c.present(breakGlass)
-			eventually(t, "break-glass opens", func() bool { return c.unlocked() > before })
+			c.opens(breakGlass)
 			time.Sleep(1100 * time.Millisecond) // from when on a record counts as late
 			if err := os.Remove(control); err != nil {
 				t.Fatal(err)
 			}
 			c.enters(staff)
-			c.settled()
+			c.Settled()
 			c.recovered(epoch)
 			s.quiet()
 		})
@@ -76,42 +67,42 @@ func TestADiskThatFails(t *testing.T) {
 // locksOut presents cards until the controller says that it cannot record, and
 // wants the door to be locked throughout.
 func (c *controller) locksOut() {
-	c.t.Helper()
+	c.T.Helper()
 	before := c.unlocked()
 	for i := 0; ; i++ {
-		c.present([]uint64{staff, 5, 6}[i%3])
+		c.present(staffs[i%len(staffs)])
 		said := false
-		eventually(c.t, "the card is answered", func() bool {
-			s, err := c.status()
-			said = err == nil && slices.ContainsFunc(s.Faults, func(f metrics.Fault) bool { return strings.HasSuffix(f.Part, "log") })
+		rig.Eventually(c.T, "the card is answered", func() bool {
+			s := c.Status()
+			said = s != nil && slices.ContainsFunc(s.Faults, func(f metrics.Fault) bool { return strings.HasSuffix(f.Part, "log") })
 			return said || c.unlocked() > before
 		})
 		if c.unlocked() > before {
-			c.t.Fatal("the door opens though nothing can be recorded")
+			c.T.Fatal("the door opens though nothing can be recorded")
 		}
 		if said {
 			break
 		}
 	}
-	if !c.isLocked() {
-		c.t.Fatal("the door is not locked")
+	if !c.Locked() {
+		c.T.Fatal("the door is not locked")
 	}
 }
 
 // recovered wants the log to go on in its epoch, with the late record of the
 // break-glass, and both logs to agree.
 func (c *controller) recovered(epoch string) {
-	c.t.Helper()
+	c.T.Helper()
 	if e := c.epoch(); e != epoch {
-		c.t.Errorf("epoch %s, before %s: the database was whole", e, epoch)
+		c.T.Errorf("epoch %s, before %s: the database was whole", e, epoch)
 	}
-	own := c.own()
-	i := slices.IndexFunc(own, func(r record) bool { return r.Subject == "p-guard" && r.Data.Decision == "granted" })
+	own := c.Own()
+	i := slices.IndexFunc(own, func(r rig.Record) bool { return r.Subject == "p-guard" && r.Data.Decision == "granted" })
 	if i < 0 || !own[i].Data.Late || own[i].Data.Occurred == nil {
-		c.t.Errorf("the break-glass has no late record (%d, of %d records)", i, len(own))
+		c.T.Errorf("the break-glass has no late record (%d, of %d records)", i, len(own))
 	}
 	if got, want := granted(own), c.unlocked(); got < want {
-		c.t.Errorf("%d openings, %d records of them", want, got)
+		c.T.Errorf("%d openings, %d records of them", want, got)
 	}
 	c.verified()
 }
@@ -126,12 +117,8 @@ func apart(t *testing.T) (inside bool) {
 		}
 		return true
 	}
-	dir, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), "GATEHOUSE_TEST_APART="+t.Name(), programsEnv+"="+dir)
+	cmd.Env = append(os.Environ(), "GATEHOUSE_TEST_APART="+t.Name(), rig.BuiltEnv+"="+rig.Programs(t))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	if os.Geteuid() != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
@@ -152,21 +139,21 @@ func TestAFullDiskUnderTheDaemon(t *testing.T) {
 		return
 	}
 	s, c := newSite(t)
-	kept := c.data + ".kept"
-	if err := errors.Join(os.Rename(c.data, kept), os.Mkdir(c.data, 0o700)); err != nil {
+	kept := c.Data + ".kept"
+	if err := errors.Join(os.Rename(c.Data, kept), os.Mkdir(c.Data, 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("tmpfs", c.data, "tmpfs", 0, "size=3m,mode=0700"); err != nil {
+	if err := unix.Mount("tmpfs", c.Data, "tmpfs", 0, "size=3m,mode=0700"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		s.end() // nobody has a file open there
-		if err := unix.Unmount(c.data, unix.MNT_DETACH); err != nil {
+		s.End() // nobody has a file open there
+		if err := unix.Unmount(c.Data, unix.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})
-	copyTree(t, kept+"/.", c.data)
-	filler := filepath.Join(c.data, "filler")
+	copyTree(t, kept+"/.", c.Data)
+	filler := filepath.Join(c.Data, "filler")
 	fill := func() {
 		f, err := os.OpenFile(filler, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 		if err != nil {
@@ -181,39 +168,35 @@ func TestAFullDiskUnderTheDaemon(t *testing.T) {
 			}
 		}
 	}
-	s.startCRM()
-	c.start()
+	s.StartCRM()
+	c.Start()
 	c.enters(staff)
-	c.settled()
+	c.Settled()
 	epoch := c.epoch()
 	for range 2 { // full, room again, and full again
 		fill()
 		c.fullNow()
-		before := c.unlocked()
-		c.present(breakGlass) // its record has room of its own
-		eventually(t, "break-glass opens", func() bool { return c.unlocked() > before })
+		c.opens(breakGlass) // its record has room of its own
 		if err := os.Remove(filler); err != nil {
 			t.Fatal(err)
 		}
 		c.enters(staff)
-		c.settled()
+		c.Settled()
 	}
 	fill()
 	c.stop()
 	fill()
-	c.start() // on a full disk
-	before := c.unlocked()
-	c.present(breakGlass)
-	eventually(t, "break-glass opens", func() bool { return c.unlocked() > before })
+	c.Start() // on a full disk
+	c.opens(breakGlass)
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
 	c.enters(staff)
-	c.settled()
+	c.Settled()
 	if e := c.epoch(); e != epoch {
 		t.Errorf("epoch %s, before %s: the database was whole", e, epoch)
 	}
-	own := c.own()
+	own := c.Own()
 	if got, want := granted(own), c.unlocked(); got < want { // two may share an opening
 		t.Errorf("%d openings, %d records of them", want, got)
 	}
@@ -224,25 +207,25 @@ func TestAFullDiskUnderTheDaemon(t *testing.T) {
 // fullNow presents cards until there is no room for a record: up to then each
 // opens the door, from then on none does.
 func (c *controller) fullNow() {
-	c.t.Helper()
+	c.T.Helper()
 	for i := 0; ; i++ {
 		before := c.unlocked()
-		eventually(c.t, "the door is locked", c.isLocked)
-		c.present([]uint64{staff, 5, 6}[i%3])
+		rig.Eventually(c.T, "the door is locked", c.Locked)
+		c.present(staffs[i%len(staffs)])
 		said := false
-		eventually(c.t, "the card is answered", func() bool {
-			s, err := c.status()
-			said = err == nil && slices.ContainsFunc(s.Faults, func(f metrics.Fault) bool { return strings.HasSuffix(f.Part, "log") })
+		rig.Eventually(c.T, "the card is answered", func() bool {
+			s := c.Status()
+			said = s != nil && slices.ContainsFunc(s.Faults, func(f metrics.Fault) bool { return strings.HasSuffix(f.Part, "log") })
 			return said || c.unlocked() > before
 		})
 		if said {
 			if c.unlocked() > before+1 {
-				c.t.Fatal("the door opens though nothing can be recorded")
+				c.T.Fatal("the door opens though nothing can be recorded")
 			}
 			return
 		}
 		if i > 500 {
-			c.t.Fatal("the disk does not fill")
+			c.T.Fatal("the disk does not fill")
 		}
 	}
 }
@@ -254,36 +237,36 @@ func TestAReadOnlyDisk(t *testing.T) {
 		return
 	}
 	s, c := newSite(t)
-	s.startCRM()
-	c.start()
+	s.StartCRM()
+	c.Start()
 	c.enters(staff)
-	c.settled()
+	c.Settled()
 	c.stop()
-	if err := unix.Mount(c.data, c.data, "", unix.MS_BIND, ""); err != nil {
+	if err := unix.Mount(c.Data, c.Data, "", unix.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		s.end()
-		if err := unix.Unmount(c.data, unix.MNT_DETACH); err != nil {
+		s.End()
+		if err := unix.Unmount(c.Data, unix.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})
-	if err := unix.Mount("", c.data, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+	if err := unix.Mount("", c.Data, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
-	c.launch()
-	if _, ready := c.p.readyOrRefuses(t); ready {
+	c.Launch()
+	if c.AwaitOrRefuses() {
 		t.Fatal("the daemon gets ready, though it can record nothing")
 	}
-	if said := c.p.log(); !strings.Contains(said, "read-only") || strings.Contains(said, "panic") {
+	if said := c.Process.Log(); !strings.Contains(said, "read-only") || strings.Contains(said, "panic") {
 		t.Errorf("it does not say why it refuses: %s", said)
 	}
-	if err := unix.Mount("", c.data, "", unix.MS_BIND|unix.MS_REMOUNT, ""); err != nil {
+	if err := unix.Mount("", c.Data, "", unix.MS_BIND|unix.MS_REMOUNT, ""); err != nil {
 		t.Fatal(err)
 	}
-	c.start()
+	c.Start()
 	c.enters(staff)
-	c.settled()
+	c.Settled()
 	s.quiet()
 	c.verified()
 }

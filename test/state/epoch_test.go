@@ -7,11 +7,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gatehouse-acs/gatehouse/test/rig"
 	_ "github.com/mattn/go-sqlite3"
 )
 
 // behind changes a database behind the back of the program that has it open.
-func behind(t *testing.T, path, statement string) {
+func behind(t testing.TB, path, statement string) {
 	t.Helper()
 	db, err := sql.Open("sqlite3", "file:"+path+"?_busy_timeout=5000")
 	if err != nil {
@@ -30,27 +31,27 @@ func behind(t *testing.T, path, statement string) {
 // image copies files of a stopped controller, and gives back a function that
 // restores them as somebody with a backup of the card would.
 func (c *controller) image(names ...string) (restore func()) {
-	c.t.Helper()
-	kept := c.t.TempDir()
+	c.T.Helper()
+	kept := c.T.TempDir()
 	for _, name := range names {
-		copyFile(c.t, filepath.Join(c.data, name), filepath.Join(kept, name))
+		copyFile(c.T, filepath.Join(c.Data, name), filepath.Join(kept, name))
 	}
 	return func() {
-		c.t.Helper()
+		c.T.Helper()
 		for _, name := range names {
-			path := filepath.Join(c.data, name)
+			path := filepath.Join(c.Data, name)
 			for _, suffix := range []string{"-wal", "-shm"} {
 				_ = os.Remove(path + suffix)
 			}
-			copyFile(c.t, filepath.Join(kept, name), path+".restored")
+			copyFile(c.T, filepath.Join(kept, name), path+".restored")
 			if err := os.Rename(path+".restored", path); err != nil {
-				c.t.Fatal(err)
+				c.T.Fatal(err)
 			}
 		}
 	}
 }
 
-func copyFile(t *testing.T, from, to string) {
+func copyFile(t testing.TB, from, to string) {
 	t.Helper()
 	b, err := os.ReadFile(from)
 	if err == nil {
@@ -62,13 +63,13 @@ func copyFile(t *testing.T, from, to string) {
 }
 
 // setAside are the records in the one database that was set aside.
-func (c *controller) setAside() []record {
-	c.t.Helper()
-	files, err := filepath.Glob(filepath.Join(c.data, "records-*.db"))
+func (c *controller) setAside() []rig.Record {
+	c.T.Helper()
+	files, err := filepath.Glob(filepath.Join(c.Data, "records-*.db"))
 	if err != nil || len(files) != 1 {
-		c.t.Fatalf("set aside: %v, %v; want one database", files, err)
+		c.T.Fatalf("set aside: %v, %v; want one database", files, err)
 	}
-	return export(c.t, "gatehouse", "--data", c.data, "--database", filepath.Base(files[0]))
+	return rig.Export(c.T, "gatehouse", "--data", c.Data, "--database", filepath.Base(files[0]))
 }
 
 // TestYesterdaysDatabase puts an older copy in the place of the controller's
@@ -76,21 +77,21 @@ func (c *controller) setAside() []record {
 func TestYesterdaysDatabase(t *testing.T) {
 	// yesterday is a site whose controller has sent records since the image
 	// was taken, and is stopped.
-	yesterday := func(t *testing.T, names ...string) (s *site, c *controller, restore func(), before []record) {
+	yesterday := func(t *testing.T, names ...string) (s *site, c *controller, restore func(), before []rig.Record) {
 		t.Helper()
 		s, c = newSite(t)
-		s.startCRM()
-		c.start()
+		s.StartCRM()
+		c.Start()
 		c.enters(staff)
-		c.settled()
+		c.Settled()
 		c.stop()
 		restore = c.image(names...)
-		c.start()
+		c.Start()
 		c.enters(staff)
 		c.enters(staff)
-		c.settled()
+		c.Settled()
 		c.stop()
-		return s, c, restore, c.own()
+		return s, c, restore, c.Own()
 	}
 
 	t.Run("alone, offline: a new epoch at once, and the CRM is told", func(t *testing.T) {
@@ -98,17 +99,17 @@ func TestYesterdaysDatabase(t *testing.T) {
 		s, c, restore, before := yesterday(t, "records.db")
 		s.stopCRM()
 		restore()
-		c.start()
+		c.Start()
 		if e := c.epoch(); e == before[0].Epoch {
 			t.Fatal("the older database goes on as if nothing had been")
 		}
 		c.enters(staff)
 		c.denied(revoked, "revoked")
-		s.startCRM()
-		c.settled()
+		s.StartCRM()
+		c.Settled()
 		s.alarmed("new_epoch", before[0].Epoch)
 		s.quiet("new_epoch")
-		same(t, "the old epoch at the CRM", s.stored(c.name)[before[0].Epoch], before)
+		rig.Begins(t, "the old epoch at the CRM", s.stored(c.Name)[before[0].Epoch], before)
 		c.verified()
 	})
 
@@ -116,7 +117,7 @@ func TestYesterdaysDatabase(t *testing.T) {
 		t.Parallel()
 		s, c, restore, before := yesterday(t, "records.db")
 		s.stopCRM()
-		c.start()
+		c.Start()
 		c.enters(staff) // after the last receipt: only the process knows of it
 		own := len(before)
 		restore()
@@ -124,10 +125,10 @@ func TestYesterdaysDatabase(t *testing.T) {
 		if e := c.epoch(); e == before[0].Epoch {
 			t.Fatal("the older database goes on as if nothing had been")
 		}
-		s.startCRM()
-		c.settled()
+		s.StartCRM()
+		c.Settled()
 		s.alarmed("new_epoch", before[0].Epoch)
-		first := c.own()[0]
+		first := c.Own()[0]
 		if first.Data.Former == nil || first.Data.Former.Epoch != before[0].Epoch || first.Data.Former.Size <= uint64(own) {
 			t.Errorf("the new epoch begins after %+v; want the %d records and more that had been written", first.Data.Former, own)
 		}
@@ -142,7 +143,7 @@ func TestYesterdaysDatabase(t *testing.T) {
 		s, c, restore, before := yesterday(t, "records.db", "receipt.jws", "clock.json")
 		s.stopCRM()
 		restore()
-		c.start()
+		c.Start()
 		if e := c.epoch(); e != before[0].Epoch {
 			t.Fatal("offline nothing can tell that the card is of yesterday")
 		}
@@ -150,22 +151,18 @@ func TestYesterdaysDatabase(t *testing.T) {
 		// Longer than what the CRM has: only the content tells.
 		for size := uint64(0); size <= uint64(len(before)); entered++ {
 			c.enters(staff)
-			st, err := c.status()
-			if err != nil {
-				t.Fatal(err)
-			}
-			size = st.Records.Size
+			size = c.Now().Records.Size
 		}
-		s.startCRM()
-		eventually(t, "there is a new epoch", func() bool { return c.epoch() != before[0].Epoch })
+		s.StartCRM()
+		rig.Eventually(t, "there is a new epoch", func() bool { return c.epoch() != before[0].Epoch })
 		c.enters(staff)
-		c.settled()
+		c.Settled()
 		s.alarmed("new_epoch", before[0].Epoch)
 		s.alarmed("fork", "")
 		s.quiet("new_epoch", "fork")
 		// The CRM keeps what it had; the other log of the epoch stays here, whole.
-		stored := s.stored(c.name)[before[0].Epoch]
-		same(t, "the old epoch at the CRM", stored, before)
+		stored := s.stored(c.Name)[before[0].Epoch]
+		rig.Begins(t, "the old epoch at the CRM", stored, before)
 		if len(stored) != len(before) {
 			t.Errorf("the CRM has %d records of the old epoch, want the %d that it had", len(stored), len(before))
 		}
@@ -173,8 +170,8 @@ func TestYesterdaysDatabase(t *testing.T) {
 		if len(aside) <= len(before) || granted(aside) != 1+entered {
 			t.Errorf("%d records set aside, %d granted; want those of yesterday and of the fork", len(aside), granted(aside))
 		}
-		eventually(t, "what stays here is said", func() bool {
-			return strings.Contains(c.p.log(), "records that were set aside stay here")
+		rig.Eventually(t, "what stays here is said", func() bool {
+			return strings.Contains(c.Process.Log(), "records that were set aside stay here")
 		})
 		c.verified()
 	})
@@ -183,10 +180,10 @@ func TestYesterdaysDatabase(t *testing.T) {
 		t.Parallel()
 		s, c, restore, before := yesterday(t, "records.db", "receipt.jws", "clock.json")
 		restore()
-		c.start()
-		eventually(t, "there is a new epoch", func() bool { return c.epoch() != before[0].Epoch })
+		c.Start()
+		rig.Eventually(t, "there is a new epoch", func() bool { return c.epoch() != before[0].Epoch })
 		c.enters(staff)
-		c.settled()
+		c.Settled()
 		s.alarmed("new_epoch", before[0].Epoch)
 		// A checkpoint that has shrunk; or another of that size, if something
 		// was recorded before the first one was sent.
@@ -194,7 +191,7 @@ func TestYesterdaysDatabase(t *testing.T) {
 			t.Errorf("alarms %v: none of a rollback or a fork", kinds)
 		}
 		s.quiet("rollback", "fork", "new_epoch")
-		same(t, "the old epoch at the CRM", s.stored(c.name)[before[0].Epoch], before)
+		rig.Begins(t, "the old epoch at the CRM", s.stored(c.Name)[before[0].Epoch], before)
 		c.verified()
 	})
 }
@@ -204,15 +201,15 @@ func TestYesterdaysDatabase(t *testing.T) {
 func TestOneImageOnTwoMachines(t *testing.T) {
 	t.Parallel()
 	s, one := newSite(t)
-	s.startCRM()
-	one.start()
+	s.StartCRM()
+	one.Start()
 	one.enters(staff)
-	one.settled()
+	one.Settled()
 	one.stop()
 	s.stopCRM()
 	two := one.clone("copy")
-	one.start()
-	two.start()
+	one.Start()
+	two.Start()
 	one.enters(staff)
 	two.enters(staff)
 	two.enters(staff)
@@ -220,19 +217,19 @@ func TestOneImageOnTwoMachines(t *testing.T) {
 	if two.epoch() != epoch {
 		t.Fatal("the copy does not begin with the same epoch: nothing is shown")
 	}
-	s.startCRM()
+	s.StartCRM()
 	// They have one name and one key, so that each gets the other's answers.
 	s.alarmed("fork", "")
 	s.alarmed("new_epoch", epoch)
 	one.enters(staff)
 	two.enters(staff)
 	two.stop() // a person heeds the alarm
-	eventually(t, "there is no fork left", func() bool { e, err := one.status(); return err == nil && e.Records.Epoch != "" })
+	rig.Eventually(t, "there is no fork left", func() bool { s := one.Status(); return s != nil && s.Records.Epoch != "" })
 	one.enters(staff)
-	one.settled()
+	one.Settled()
 	one.verified()
-	s.stored(one.name) // each epoch at the CRM is whole, and has each record once
-	if p := two.p.log(); strings.Contains(p, "panic") {
+	s.stored(one.Name) // each epoch at the CRM is whole, and has each record once
+	if p := two.Process.Log(); strings.Contains(p, "panic") {
 		t.Error(p)
 	}
 }
@@ -241,45 +238,43 @@ func TestOneImageOnTwoMachines(t *testing.T) {
 func TestOneNameTwoControllers(t *testing.T) {
 	t.Parallel()
 	s, first := newSite(t)
-	second := s.controller("north-1", filepath.Join(s.dir, "second"))
-	tool(t, "gatehouse", "init", "--data", second.data, "--controller", "north-1")
-	bundle := filepath.Join(s.dir, "second.bundle")
-	request := filepath.Join(second.data, "request.json")
-	if _, stderr, err := run("gatehouse-crm", "controllers", "approve", request, "--data", s.crmDir(), "--out", bundle, "--yes"); err == nil || !strings.Contains(stderr, "north-1") {
+	second := s.controller(s.Controller("north-1", filepath.Join(s.Dir, "second"), door))
+	request, bundle := second.Init(), second.Data+".bundle"
+	if _, stderr, err := rig.Run(t, "gatehouse-crm", "controllers", "approve", request, "--data", s.CRMDir(), "--out", bundle, "--yes"); err == nil || !strings.Contains(stderr, "north-1") {
 		t.Fatalf("a second controller of the same name was approved: %v, %s", err, stderr)
 	}
 	// It takes the first one's certificate, which is no secret, but not its key.
 	for _, name := range []string{"tls", "trust.json"} {
-		copyTree(t, filepath.Join(first.data, name), filepath.Join(second.data, name))
+		copyTree(t, filepath.Join(first.Data, name), filepath.Join(second.Data, name))
 	}
-	second.launch()
-	if _, ready := second.p.readyOrRefuses(t); ready {
+	second.Launch()
+	if second.AwaitOrRefuses() {
 		t.Error("a controller starts with the certificate of another's key")
-	} else if said := second.p.log(); !strings.Contains(said, "certificate") && !strings.Contains(said, "key") {
+	} else if said := second.Process.Log(); !strings.Contains(said, "certificate") && !strings.Contains(said, "key") {
 		t.Errorf("it does not say why it refuses: %s", said)
 	}
-	s.startCRM()
-	first.start()
+	s.StartCRM()
+	first.Start()
 	first.enters(staff)
-	first.settled()
+	first.Settled()
 
 	// Replaced on purpose: the first one is cut off, and the second begins.
-	tool(t, "gatehouse-crm", "controllers", "approve", request, "--data", s.crmDir(), "--out", bundle, "--yes", "--replace")
+	rig.Tool(t, "gatehouse-crm", "controllers", "approve", request, "--data", s.CRMDir(), "--out", bundle, "--yes", "--replace")
 	for _, name := range []string{"tls", "trust.json"} {
-		if err := os.RemoveAll(filepath.Join(second.data, name)); err != nil {
+		if err := os.RemoveAll(filepath.Join(second.Data, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	tool(t, "gatehouse", "join", bundle, "--data", second.data, "--fingerprint", s.fingerprint())
-	second.importPolicy(policy)
-	second.start()
+	second.Join(bundle)
+	second.Import(policy)
+	second.Start()
 	second.enters(staff)
-	second.settled()
+	second.Settled()
 	first.enters(staff) // its door works on
 	before := s.stored("north-1")
-	eventually(t, "the CRM has the second one's log", func() bool { return len(s.stored("north-1")[second.epoch()]) > 0 })
+	rig.Eventually(t, "the CRM has the second one's log", func() bool { return len(s.stored("north-1")[second.epoch()]) > 0 })
 	s.alarmed("new_epoch", "")
-	own := export(t, "gatehouse", "--data", first.data)
+	own := first.Own()
 	if stored := s.stored("north-1")[own[0].Epoch]; len(stored) != len(before[own[0].Epoch]) || len(stored) == len(own) {
 		t.Errorf("the CRM has taken %d of the first one's %d records, of which it had %d when that was replaced", len(stored), len(own), len(before[own[0].Epoch]))
 	}
@@ -294,30 +289,30 @@ func TestWhatWasOwedWhenTheLogBeganAnewStillArrives(t *testing.T) {
 	owing := func(t *testing.T) (*site, *controller) {
 		t.Helper()
 		s, c := newSite(t)
-		s.startCRM()
-		c.start()
+		s.StartCRM()
+		c.Start()
 		c.enters(staff)
-		c.settled()
+		c.Settled()
 		s.stopCRM()
 		for range 3 {
 			c.enters(staff)
 		}
 		return s, c
 	}
-	arrived := func(t *testing.T, s *site, c *controller, epoch string, whole []record) {
+	arrived := func(t *testing.T, s *site, c *controller, epoch string, whole []rig.Record) {
 		t.Helper()
 		c.enters(staff) // the door works
-		c.settled()
+		c.Settled()
 		s.alarmed("new_epoch", epoch)
 		s.quiet("new_epoch", "gap")
 		readable := whole[:len(whole)-3]
-		eventually(t, "the old epoch arrives as far as it can be read", func() bool {
-			return len(s.stored(c.name)[epoch]) == len(readable)
+		rig.Eventually(t, "the old epoch arrives as far as it can be read", func() bool {
+			return len(s.stored(c.Name)[epoch]) == len(readable)
 		})
-		same(t, "the old epoch at the CRM", s.stored(c.name)[epoch], readable)
+		rig.Begins(t, "the old epoch at the CRM", s.stored(c.Name)[epoch], readable)
 		s.alarmed("gap", "had not arrived")
-		eventually(t, "what stays here is said", func() bool {
-			return strings.Contains(c.p.log(), "records that were set aside stay here")
+		rig.Eventually(t, "what stays here is said", func() bool {
+			return strings.Contains(c.Process.Log(), "records that were set aside stay here")
 		})
 		c.verified()
 	}
@@ -326,20 +321,20 @@ func TestWhatWasOwedWhenTheLogBeganAnewStillArrives(t *testing.T) {
 		t.Parallel()
 		s, c := owing(t)
 		c.stop()
-		whole := c.own()
-		behind(t, filepath.Join(c.data, "records.db"), spoil)
-		c.start()
-		s.startCRM()
+		whole := c.Own()
+		behind(t, filepath.Join(c.Data, "records.db"), spoil)
+		c.Start()
+		s.StartCRM()
 		arrived(t, s, c, whole[0].Epoch, whole)
 	})
 
 	t.Run("found while it is sent, without a restart", func(t *testing.T) {
 		t.Parallel()
 		s, c := owing(t)
-		whole := c.own()
-		behind(t, filepath.Join(c.data, "records.db"), spoil)
-		s.startCRM()
-		eventually(t, "there is a new epoch", func() bool { return c.epoch() != whole[0].Epoch })
+		whole := c.Own()
+		behind(t, filepath.Join(c.Data, "records.db"), spoil)
+		s.StartCRM()
+		rig.Eventually(t, "there is a new epoch", func() bool { return c.epoch() != whole[0].Epoch })
 		arrived(t, s, c, whole[0].Epoch, whole)
 	})
 
@@ -347,23 +342,23 @@ func TestWhatWasOwedWhenTheLogBeganAnewStillArrives(t *testing.T) {
 		t.Parallel()
 		s, c := owing(t)
 		c.stop()
-		whole := c.own()
+		whole := c.Own()
 		// Somebody tidies up: the file goes where such files go.
-		if err := os.Rename(filepath.Join(c.data, "records.db"), filepath.Join(c.data, "records-old.db")); err != nil {
+		if err := os.Rename(filepath.Join(c.Data, "records.db"), filepath.Join(c.Data, "records-old.db")); err != nil {
 			t.Fatal(err)
 		}
-		c.start()
-		s.startCRM()
-		c.settled()
-		eventually(t, "the whole old epoch arrives", func() bool { return len(s.stored(c.name)[whole[0].Epoch]) == len(whole) })
-		same(t, "the old epoch at the CRM", s.stored(c.name)[whole[0].Epoch], whole)
+		c.Start()
+		s.StartCRM()
+		c.Settled()
+		rig.Eventually(t, "the whole old epoch arrives", func() bool { return len(s.stored(c.Name)[whole[0].Epoch]) == len(whole) })
+		rig.Begins(t, "the old epoch at the CRM", s.stored(c.Name)[whole[0].Epoch], whole)
 		s.alarmed("new_epoch", whole[0].Epoch)
 		c.verified()
 		// And once means once: the next start owes nothing.
 		c.stop()
-		c.start()
-		c.settled()
-		if strings.Contains(c.p.log(), "sending records that were set aside") {
+		c.Start()
+		c.Settled()
+		if strings.Contains(c.Process.Log(), "sending records that were set aside") {
 			t.Error("what has arrived is sent again")
 		}
 	})
@@ -374,23 +369,23 @@ func TestWhatWasOwedWhenTheLogBeganAnewStillArrives(t *testing.T) {
 func TestThePolicysFloorOutlivesTheEpoch(t *testing.T) {
 	t.Parallel()
 	_, c := newSite(t)
-	c.alone = true
-	c.start()
+	c.Broker = "" // alone
+	c.Start()
 	c.stop()
 	older := c.image("allowlist.db")
-	c.importPolicy(strings.Replace(policy, `number = 1 }`, `number = 1, state = "lost" }`, 1))
-	c.start()
+	c.Import(strings.Replace(policy, `number = 1 }`, `number = 1, state = "lost" }`, 1))
+	c.Start()
 	c.denied(staff, "lost")
 	c.stop()
-	epoch := c.own()[0].Epoch
-	behind(t, filepath.Join(c.data, "records.db"), `UPDATE rec SET body = zeroblob(length(body)) WHERE seq = 1`)
+	epoch := c.Own()[0].Epoch
+	behind(t, filepath.Join(c.Data, "records.db"), `UPDATE rec SET body = zeroblob(length(body)) WHERE seq = 1`)
 	older()
-	c.start()
+	c.Start()
 	if c.epoch() == epoch {
 		t.Fatal("there is no new epoch: nothing is shown")
 	}
 	c.denied(staff, "allowlist_absent")
-	if s, err := c.status(); err != nil || s.Allowlist.Fault == "" {
-		t.Errorf("the older allowlist is no fault: %+v, %v", s.Allowlist, err)
+	if s := c.Now(); s.Allowlist.Fault == "" {
+		t.Errorf("the older allowlist is no fault: %+v", s.Allowlist)
 	}
 }

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"github.com/gatehouse-acs/gatehouse/test/rig"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,19 +35,19 @@ func TestASpoiledFile(t *testing.T) {
 
 func spoilEach(t *testing.T, how string) {
 	s, c := newSite(t)
-	s.startCRM()
-	c.start()
+	s.StartCRM()
+	c.Start()
 	c.enters(staff)
-	c.settled()
+	c.Settled()
 	c.kill() // so that records.db-wal is there
 	s.stopCRM()
-	whole := c.data + ".whole"
-	copyTree(t, c.data, whole)
-	crm := s.crmDir() + ".whole"
-	copyTree(t, s.crmDir(), crm)
+	whole := c.Data + ".whole"
+	copyTree(t, c.Data, whole)
+	crm := s.CRMDir() + ".whole"
+	copyTree(t, s.CRMDir(), crm)
 
 	again := func(t *testing.T) {
-		for from, to := range map[string]string{whole: c.data, crm: s.crmDir()} {
+		for from, to := range map[string]string{whole: c.Data, crm: s.CRMDir()} {
 			if err := os.RemoveAll(to); err != nil {
 				t.Fatal(err)
 			}
@@ -55,39 +56,30 @@ func spoilEach(t *testing.T, how string) {
 	}
 	// try starts what is left, and looks.
 	try := func(t *testing.T, want outcome) {
-		c.t, s.t = t, t
-		before := s.stored(c.name)
-		c.launch()
-		addr, ready := c.p.readyOrRefuses(t)
+		s.T = t
+		before := s.stored(c.Name)
+		c.Launch()
+		ready := c.AwaitOrRefuses()
 		defer func() {
-			c.p.end()
-			c.disconnect()
-			if strings.Contains(c.p.log(), "panic:") || strings.Contains(c.p.log(), "goroutine ") {
-				t.Errorf("it panics: %s", c.p.log())
+			c.Process.End()
+			if strings.Contains(c.Process.Log(), "panic:") || strings.Contains(c.Process.Log(), "goroutine ") {
+				t.Errorf("it panics: %s", c.Process.Log())
 			}
 		}()
 		if !ready {
 			if !want.any && !want.key && want.refuses == "" {
-				t.Fatalf("it does not start: %s", c.p.tail())
+				t.Fatalf("it does not start: %s", c.Process.Tail())
 			}
-			if !strings.Contains(c.p.log(), want.refuses) {
-				t.Errorf("it does not say %q: %s", want.refuses, c.p.tail())
+			if !strings.Contains(c.Process.Log(), want.refuses) {
+				t.Errorf("it does not say %q: %s", want.refuses, c.Process.Tail())
 			}
 			return
 		}
 		if want.refuses != "" && !want.any {
 			t.Fatalf("it starts, and should refuse: %q", want.refuses)
 		}
-		c.http = addr
-		c.connect()
-		decided, unlocked := c.decided(), c.unlocked()
-		c.present(revoked)
-		eventually(t, "there is a decision", func() bool { return c.decided() > decided })
-		c.present(99)
-		eventually(t, "there is a decision", func() bool { return c.decided() > decided+1 })
-		if c.unlocked() != unlocked {
-			t.Fatal("somebody is let in who may not enter")
-		}
+		c.denied(revoked, "")
+		c.denied(99, "")
 		switch {
 		case want.key:
 			return
@@ -96,16 +88,11 @@ func spoilEach(t *testing.T, how string) {
 		case want.denies != "":
 			c.denied(staff, want.denies)
 		}
-		s.startCRM()
-		defer func() {
-			if s.crm != nil {
-				s.crm.end()
-				s.crm = nil
-			}
-		}()
-		eventually(t, "all records are countersigned", func() bool {
-			s, err := c.status()
-			return err == nil && s.Records.Size > 0 && s.Records.Size == s.Records.Acknowledged
+		s.StartCRM()
+		defer s.CRM.End()
+		rig.Eventually(t, "all records are countersigned", func() bool {
+			s := c.Status()
+			return s != nil && s.Countersigned()
 		})
 		epoch := c.epoch()
 		if begun := len(before[epoch]) == 0; begun != want.newEpoch && !want.any {
@@ -114,12 +101,11 @@ func spoilEach(t *testing.T, how string) {
 			s.alarmed("new_epoch", "")
 		}
 		s.quiet(append(want.alarms, "new_epoch")...)
-		after := s.stored(c.name)
+		after := s.stored(c.Name)
 		for e, records := range before {
-			same(t, "epoch "+e, after[e], records)
+			rig.Begins(t, "epoch "+e, after[e], records)
 		}
-		c.p.stop(t)
-		c.disconnect()
+		c.stop()
 		c.verified()
 	}
 
@@ -165,11 +151,11 @@ func spoilEach(t *testing.T, how string) {
 		t.Run(name, func(t *testing.T) {
 			again(t)
 			if how == "flipped" {
-				flip(t, filepath.Join(c.data, name))
+				flip(t, filepath.Join(c.Data, name))
 				try(t, want.flipped)
 				return
 			}
-			if err := os.Remove(filepath.Join(c.data, name)); err != nil {
+			if err := os.Remove(filepath.Join(c.Data, name)); err != nil {
 				t.Fatal(err)
 			}
 			try(t, want.missing)
@@ -179,7 +165,7 @@ func spoilEach(t *testing.T, how string) {
 	for name := range files {
 		t.Errorf("there is no file %s", name)
 	}
-	c.t, s.t = t, t
+	s.T = t
 }
 
 // flip changes one byte in the middle of a file; of a key, in its secret part.
@@ -204,12 +190,12 @@ func flip(t *testing.T, path string) {
 func TestATornDatabase(t *testing.T) {
 	t.Parallel()
 	s, c := newSite(t)
-	c.start()
+	c.Start()
 	c.enters(staff)
 	c.kill()
-	before := export(t, "gatehouse", "--data", c.data)
+	before := c.Own()
 	for _, name := range []string{"records.db-wal", "records.db"} {
-		path := filepath.Join(c.data, name)
+		path := filepath.Join(c.Data, name)
 		info, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)
@@ -222,20 +208,20 @@ func TestATornDatabase(t *testing.T) {
 		if cerr := f.Close(); err != nil || cerr != nil {
 			t.Fatal(err, cerr)
 		}
-		c.start()
+		c.Start()
 		c.enters(staff)
 		c.denied(revoked, "revoked")
 		c.kill()
 	}
-	c.start()
-	s.startCRM()
+	c.Start()
+	s.StartCRM()
 	c.enters(staff)
-	c.settled()
+	c.Settled()
 	s.quiet("new_epoch", "gap")
 	c.verified()
-	stored := s.stored(c.name)
+	stored := s.stored(c.Name)
 	// The last write before the cut may be gone, and no other.
-	if got := stored[before[0].Epoch]; len(got) > 0 && !slices.EqualFunc(got[:min(len(got), len(before)-1)], before[:min(len(got), len(before)-1)], func(a, b record) bool { return a.JWS == b.JWS }) {
+	if got := stored[before[0].Epoch]; len(got) > 0 && !slices.EqualFunc(got[:min(len(got), len(before)-1)], before[:min(len(got), len(before)-1)], func(a, b rig.Record) bool { return a.JWS == b.JWS }) {
 		t.Error("the CRM has other records of the torn epoch than were written")
 	}
 }
@@ -245,12 +231,12 @@ func TestATornDatabase(t *testing.T) {
 func TestASpoiledCRM(t *testing.T) {
 	t.Parallel()
 	s, c := newSite(t)
-	s.startCRM()
-	c.start()
+	s.StartCRM()
+	c.Start()
 	c.enters(staff)
-	c.settled()
+	c.Settled()
 	s.stopCRM()
-	path := filepath.Join(s.crmDir(), "central.db")
+	path := filepath.Join(s.CRMDir(), "central.db")
 	whole := path + ".whole"
 	copyFile(t, path, whole)
 	size := func() int64 {
@@ -266,26 +252,25 @@ func TestASpoiledCRM(t *testing.T) {
 			t.Fatal(err)
 		}
 		b[at] ^= 0x10
-		write(t, path, string(b))
-		s.launchCRM()
-		if _, ready := s.crm.readyOrRefuses(t); !ready && !strings.Contains(s.crm.log(), "central.db") && !strings.Contains(s.crm.log(), "database") {
-			t.Errorf("byte %d: it does not say what is wrong: %s", at, s.crm.tail())
+		rig.Write(t, path, string(b))
+		s.LaunchCRM()
+		if _, ready := s.CRM.ReadyOrRefuses(t); !ready && !strings.Contains(s.CRM.Log(), "central.db") && !strings.Contains(s.CRM.Log(), "database") {
+			t.Errorf("byte %d: it does not say what is wrong: %s", at, s.CRM.Tail())
 		}
 		c.enters(staff)
-		s.crm.end()
-		if strings.Contains(s.crm.log(), "panic:") {
-			t.Errorf("byte %d: %s", at, s.crm.tail())
+		s.CRM.End()
+		if strings.Contains(s.CRM.Log(), "panic:") {
+			t.Errorf("byte %d: %s", at, s.CRM.Tail())
 		}
-		s.crm = nil
 	}
 	// The backup comes back, and with it everything that was written since.
 	for _, suffix := range []string{"-wal", "-shm"} {
 		_ = os.Remove(path + suffix)
 	}
 	copyFile(t, whole, path)
-	s.startCRM()
+	s.StartCRM()
 	c.enters(staff)
-	c.settled()
+	c.Settled()
 	s.quiet("new_epoch", "fork", "gap", "invalid_record")
 	c.verified()
 
@@ -293,10 +278,10 @@ func TestASpoiledCRM(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	s.launchCRM()
-	s.crm.readyOrRefuses(t)
+	s.LaunchCRM()
+	s.CRM.ReadyOrRefuses(t)
 	c.enters(staff)
-	if strings.Contains(s.crm.log(), "panic:") {
-		t.Error(s.crm.tail())
+	if strings.Contains(s.CRM.Log(), "panic:") {
+		t.Error(s.CRM.Tail())
 	}
 }

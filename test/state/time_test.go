@@ -14,25 +14,28 @@ import (
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/access/allowlist"
+	"github.com/gatehouse-acs/gatehouse/badge"
 	"github.com/gatehouse-acs/gatehouse/internal/keys"
 	"github.com/gatehouse-acs/gatehouse/internal/pki"
+	"github.com/gatehouse-acs/gatehouse/test/rig"
 	"github.com/gatehouse-acs/gatehouse/visitorlog"
 )
 
 // certify gives the controller a certificate, as if it were another time and
 // for as long as is said. The daemon takes it at its next connection.
 func (c *controller) certify(now time.Time, validity time.Duration) {
-	t := c.t
+	t := c.T
 	t.Helper()
-	site, err := pki.ReadSite(c.crmDir())
+	site, err := pki.ReadSite(c.CRMDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := keys.LoadCRM(keys.File(pki.KeysDir(c.crmDir())), site.Cosigner.Name())
+	k, err := keys.LoadCRM(keys.File(pki.KeysDir(c.CRMDir())), site.Cosigner.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile(filepath.Join(c.data, "request.json"))
+	text, err := os.ReadFile(filepath.Join(c.Data, "request.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,13 +43,13 @@ func (c *controller) certify(now time.Time, validity time.Duration) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bundle, _, err := site.Approve(c.crmDir(), k, request, pki.ApproveOptions{Now: now, Validity: validity})
+	bundle, _, err := site.Approve(c.CRMDir(), k, request, pki.ApproveOptions{Now: now, Validity: validity})
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(c.dir, "renewed.bundle")
-	write(t, path, string(bundle))
-	tool(t, "gatehouse", "join", path, "--data", c.data, "--fingerprint", c.fingerprint())
+	path := filepath.Join(c.Dir, "renewed.bundle")
+	rig.Write(t, path, string(bundle))
+	c.Join(path)
 }
 
 // TestACertificateExpiresAndIsRenewedWhileTheDaemonRuns: the door works
@@ -54,24 +57,24 @@ func (c *controller) certify(now time.Time, validity time.Duration) {
 func TestACertificateExpiresAndIsRenewedWhileTheDaemonRuns(t *testing.T) {
 	t.Parallel()
 	s, c := newSite(t)
-	s.startCRM()
+	s.StartCRM()
 	const validity = 4 * time.Second
 	issued := time.Now()
 	c.certify(issued, validity)
-	c.start()
+	c.Start()
 	c.enters(staff)
-	c.settled()
+	c.Settled()
 	time.Sleep(time.Until(issued.Add(validity + time.Second)))
 	s.stopCRM() // the connection ends, and the next one is refused
-	s.startCRM()
-	eventually(t, "the daemon says that its certificate has expired", func() bool {
-		st, err := c.status()
-		return err == nil && st.Link != nil && !st.Link.Connected && strings.Contains(st.Link.LastError+c.p.log()+s.crm.log(), "expired")
+	s.StartCRM()
+	rig.Eventually(t, "the daemon says that its certificate has expired", func() bool {
+		st := c.Status()
+		return st != nil && st.Link != nil && !st.Link.Connected && strings.Contains(st.Link.LastError+c.Process.Log()+s.CRM.Log(), "expired")
 	})
 	c.enters(staff)
 	c.certify(time.Now(), time.Hour)
 	c.enters(staff)
-	c.settled()
+	c.Settled()
 	s.quiet()
 	c.verified()
 }
@@ -81,31 +84,31 @@ func TestACertificateExpiresAndIsRenewedWhileTheDaemonRuns(t *testing.T) {
 func TestACertificateThatIsNotYetValid(t *testing.T) {
 	t.Parallel()
 	s, c := newSite(t)
-	s.startCRM()
-	good := c.data + ".good"
-	copyTree(t, c.data, good)
+	s.StartCRM()
+	good := c.Data + ".good"
+	copyTree(t, c.Data, good)
 	c.certify(time.Now().Add(24*time.Hour), time.Hour)
-	c.start()
-	eventually(t, "the CRM refuses the certificate", func() bool {
-		return strings.Contains(s.crm.log(), "not yet valid") || strings.Contains(s.crm.log(), "expired or is not yet")
+	c.Start()
+	rig.Eventually(t, "the CRM refuses the certificate", func() bool {
+		return strings.Contains(s.CRM.Log(), "not yet valid") || strings.Contains(s.CRM.Log(), "expired or is not yet")
 	})
 	c.enters(staff)
-	if st, err := c.status(); err != nil || st.Link == nil || st.Link.Connected {
-		t.Errorf("%+v, %v: it is connected", st.Link, err)
+	if link := c.Now().Link; link == nil || link.Connected {
+		t.Errorf("%+v: it is connected", link)
 	}
 	// The bundle's word for the time holds too: the clock reads a day earlier.
 	c.denied(weekday, "clock_unset")
 	// A bundle that seems older is not joined, so what was there comes back.
 	c.stop()
-	if err := os.Remove(filepath.Join(c.data, "clock.json")); err != nil {
+	if err := os.Remove(filepath.Join(c.Data, "clock.json")); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"trust.json", "tls/client.crt"} {
-		copyFile(t, filepath.Join(good, name), filepath.Join(c.data, name))
+		copyFile(t, filepath.Join(good, name), filepath.Join(c.Data, name))
 	}
-	c.start()
+	c.Start()
 	c.enters(weekday)
-	c.settled()
+	c.Settled()
 	s.quiet()
 	c.verified()
 }
@@ -116,12 +119,12 @@ func TestACertificateThatIsNotYetValid(t *testing.T) {
 func TestAClockBehindTheCRMsWord(t *testing.T) {
 	t.Parallel()
 	s, c := newSite(t)
-	s.startCRM()
-	c.start()
+	s.StartCRM()
+	c.Start()
 	c.enters(weekday)
-	c.settled()
+	c.Settled()
 	c.stop()
-	remembered := filepath.Join(c.data, "clock.json")
+	remembered := filepath.Join(c.Data, "clock.json")
 	before, err := os.ReadFile(remembered)
 	if err != nil {
 		t.Fatal(err)
@@ -135,26 +138,76 @@ func TestAClockBehindTheCRMsWord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, remembered, string(b))
-	c.start()
+	rig.Write(t, remembered, string(b))
+	c.Start()
 	c.denied(weekday, "clock_unset")
 	c.enters(staff)
 	c.enters(breakGlass)
-	c.settled() // its certificate is judged by the floor, and is good
-	if st, err := c.status(); err != nil || st.Clock.State != string(access.ClockUnset) {
-		t.Errorf("%+v, %v: the clock is not unset", st.Clock, err)
+	c.Settled() // its certificate is judged by the floor, and is good
+	if state := c.Now().Clock.State; state != access.ClockUnset {
+		t.Errorf("the clock is %s, not unset", state)
 	}
 	c.stop()
-	own := c.own()
-	if i := slices.IndexFunc(own, func(r record) bool { return r.Data.Reason == "clock_unset" }); i < 0 || own[i].Data.Clock.State != string(access.ClockUnset) {
+	own := c.Own()
+	if i := slices.IndexFunc(own, func(r rig.Record) bool { return r.Data.Reason == "clock_unset" }); i < 0 || own[i].Data.Clock.State != string(access.ClockUnset) {
 		t.Error("no record says that the clock was unset")
 	}
-	write(t, remembered, string(before))
-	c.start()
+	rig.Write(t, remembered, string(before))
+	c.Start()
 	c.enters(weekday)
-	c.settled()
+	c.Settled()
 	s.quiet()
 	c.verified()
+}
+
+// importMade imports the policy as if it were another time.
+func (c *controller) importMade(now time.Time) {
+	t := c.T
+	t.Helper()
+	k, err := keys.LoadController(keys.File(pki.KeysDir(c.Data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := keys.NewVerifier(k.Policy.JWK(), keys.TypePolicy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	imp, err := allowlist.Begin(c.Data, allowlist.Keys{Index: k.Pepper, Sealer: k.Allowlist, Verifier: verifier})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer imp.Close()
+	plan, err := imp.ReadTOML(strings.NewReader(policy), allowlist.ReadOptions{Index: k.Pepper, Formats: badge.Builtin(), Zone: time.UTC})
+	if err == nil {
+		_, err = imp.Apply(context.Background(), plan, allowlist.ApplyOptions{Signer: k.Policy, Now: now})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAnAllowlistExpiresAsTimePasses: under a running daemon, and over a
+// restart. A new one is fresh at once.
+func TestAnAllowlistExpiresAsTimePasses(t *testing.T) {
+	t.Parallel()
+	_, c := newSite(t)
+	const after, left = 2 * time.Minute, 8 * time.Second
+	c.Broker, c.More = "", fmt.Sprintf("[allowlist]\nstale_after = \"1m\"\nexpired_after = %q\nexpired_kinds = [\"contractor\"]\n", after)
+	c.importMade(time.Now().Add(left - after))
+	expires := time.Now().Add(left)
+	c.Start()
+	if age := c.Now().Allowlist; age.Freshness != access.Stale {
+		t.Errorf("at the start it is %+v", age)
+	}
+	c.enters(staff)
+	time.Sleep(time.Until(expires))
+	c.denied(staff, string(access.ReasonAllowlistExpired))
+	c.stop()
+	c.Start()
+	c.denied(staff, string(access.ReasonAllowlistExpired))
+	c.importMade(time.Now())
+	rig.Eventually(t, "the new allowlist is served", func() bool { return c.Now().Allowlist.Freshness == access.Fresh })
+	c.enters(staff)
 }
 
 // spoiler signs what it should not.
@@ -184,7 +237,7 @@ func (s *spoiler) Sign(payload []byte) (string, error) {
 func TestAnInvalidRecordInTheMiddleOfABatch(t *testing.T) {
 	t.Parallel()
 	s, c := newSite(t)
-	k, err := keys.LoadController(keys.File(filepath.Join(c.data, "keys")))
+	k, err := keys.LoadController(keys.File(filepath.Join(c.Data, "keys")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,8 +245,8 @@ func TestAnInvalidRecordInTheMiddleOfABatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, err := visitorlog.Open(c.data, visitorlog.Options{
-		Controller: c.name, Signer: &spoiler{Signer: k.Log}, Verifier: verifier, Note: k.Log.NoteSigner,
+	log, err := visitorlog.Open(c.Data, visitorlog.Options{
+		Controller: c.Name, Signer: &spoiler{Signer: k.Log}, Verifier: verifier, Note: k.Log.NoteSigner,
 		NoteVerifier: verifier.NoteVerifier, Sealer: k.Records,
 		Clock: func() (time.Time, visitorlog.Clock) {
 			return time.Now(), visitorlog.Clock{State: access.ClockSynchronised, Boot: "0f0e", UptimeMS: 1}
@@ -213,24 +266,24 @@ func TestAnInvalidRecordInTheMiddleOfABatch(t *testing.T) {
 	if err := log.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s.startCRM()
-	c.start()
+	s.StartCRM()
+	c.Start()
 	c.enters(staff)
-	eventually(t, "all records are countersigned", func() bool {
-		st, err := c.status() // its own verification finds the records, too
-		return err == nil && st.Records.Size > written && st.Records.Size == st.Records.Acknowledged && st.pending() == 0
+	rig.Eventually(t, "all records are countersigned", func() bool {
+		st := c.Status() // its own verification finds the records, too
+		return st != nil && st.Records.Size > written && st.Countersigned()
 	})
 	s.alarmed("invalid_record", "")
 	s.quiet("invalid_record", "gap") // the latter is the controller's own word for it
-	if _, stderr, err := run("gatehouse-crm", "log", "verify", "--data", s.crmDir()); err == nil || !strings.Contains(stderr, "record 4") {
+	if _, stderr, err := rig.Run(t, "gatehouse-crm", "log", "verify", "--data", s.CRMDir()); err == nil || !strings.Contains(stderr, "record 4") {
 		t.Errorf("verify: %v, %s; want the first bad record named", err, stderr)
 	}
-	db, err := sql.Open("sqlite3", "file:"+filepath.Join(s.crmDir(), "central.db")+"?mode=ro")
+	db, err := sql.Open("sqlite3", "file:"+filepath.Join(s.CRMDir(), "central.db")+"?mode=ro")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	eventually(t, "the three are flagged, and they alone", func() bool {
+	rig.Eventually(t, "the three are flagged, and they alone", func() bool {
 		var all, bad, good int
 		err := db.QueryRow(`SELECT count(*), coalesce(sum(checked = 'bad'), 0), coalesce(sum(checked = 'ok'), 0) FROM records`).Scan(&all, &bad, &good)
 		if err != nil {

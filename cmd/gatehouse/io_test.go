@@ -1,0 +1,489 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/drivers/gpio"
+	"github.com/gatehouse-acs/gatehouse/drivers/sim"
+	"github.com/gatehouse-acs/gatehouse/internal/cli"
+	"github.com/gatehouse-acs/gatehouse/internal/config"
+	"github.com/gatehouse-acs/gatehouse/internal/keys"
+	"github.com/gatehouse-acs/gatehouse/internal/pki"
+	"github.com/gatehouse-acs/gatehouse/visitorlog"
+	"github.com/google/go-cmp/cmp"
+)
+
+const wiredDoor = `controller = "north-1"
+data = "door"
+timezone = "Europe/Amsterdam"
+[lockdown]
+device = { driver = "sim", line = "lockdown" }
+[[door]]
+name = "a"
+strike = { driver = "sim", line = "a.strike" }
+contact = { driver = "sim", line = "a.contact" }
+indicator = { driver = "sim", line = "a.lights" }
+[[door.reader]]
+name = "a-in"
+direction = "in"
+formats = ["H10301"]
+device = { driver = "sim", line = "a-in" }
+`
+
+// wired is a controller of a virtual site, whose commands a test gives.
+type wired struct {
+	t    *testing.T
+	data string
+	file string
+}
+
+func newWired(t *testing.T) *wired {
+	dir, err := os.MkdirTemp("", "wired") // short, for the socket's path
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	w := &wired{t, filepath.Join(dir, "door"), filepath.Join(dir, "gatehouse.toml")}
+	must(t, os.WriteFile(w.file, []byte(wiredDoor), 0o600))
+	var said bytes.Buffer
+	if status := cli.Run(t.Context(), newRoot(), []string{"init", "--data", w.data, "--controller", "north-1"}, &said, &said); status != 0 {
+		t.Fatal(said.String())
+	}
+	return w
+}
+
+// site connects the virtual site, once the command listens.
+func (w *wired) site(active ...string) *sim.Site {
+	w.t.Helper()
+	socket := filepath.Join(w.data, "site.sock")
+	eventually(w.t, "the command listens", func() bool {
+		_, err := os.Stat(socket)
+		return err == nil
+	})
+	site, err := sim.Dial(socket, active...)
+	must(w.t, err)
+	w.t.Cleanup(func() { site.Close() })
+	return site
+}
+
+// run runs a command until the returned function asks it to end; that gives
+// its exit status.
+func (w *wired) run(in io.Reader, out, errs io.Writer, args ...string) (end func() int) {
+	ctx, stop := context.WithCancel(w.t.Context())
+	ended := make(chan int, 1)
+	go func() {
+		root := newRoot()
+		root.SetIn(in)
+		ended <- cli.Run(ctx, root, append(args, "--demo", "--config", w.file), out, errs)
+	}()
+	end = sync.OnceValue(func() int {
+		stop()
+		return <-ended
+	})
+	w.t.Cleanup(func() { end() })
+	return end
+}
+
+// records are those of the log.
+func (w *wired) records() []visitorlog.Stored {
+	w.t.Helper()
+	k, err := keys.LoadController(keys.File(pki.KeysDir(w.data)))
+	must(w.t, err)
+	r, err := visitorlog.OpenReader(w.t.Context(), filepath.Join(w.data, "records.db"), k.Records)
+	must(w.t, err)
+	defer r.Close()
+	all, err := r.Read(w.t.Context(), 0, 1000)
+	must(w.t, err)
+	return all
+}
+
+func (w *wired) count(want visitorlog.Type) int {
+	n := 0
+	for _, e := range w.records() {
+		if e.Record.Type == want {
+			n++
+		}
+	}
+	return n
+}
+
+// screen is a terminal in front of which a test sits.
+type screen struct {
+	t      *testing.T
+	master *os.File
+	tty    *os.File
+
+	mu   sync.Mutex
+	text string // since the last until
+	all  string
+}
+
+func newScreen(t *testing.T) *screen {
+	master, tty, err := pty.Open()
+	must(t, err)
+	must(t, pty.Setsize(tty, &pty.Winsize{Rows: 40, Cols: 200}))
+	s := &screen{t: t, master: master, tty: tty}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for b := make([]byte, 4096); ; {
+			n, err := master.Read(b)
+			s.mu.Lock()
+			s.text += string(b[:n])
+			s.all += string(b[:n])
+			s.mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		s.types("") // for whoever still waits for a line
+		tty.Close()
+		<-done
+		master.Close()
+	})
+	return s
+}
+
+// until waits for a text on the screen, and forgets what came before it.
+func (s *screen) until(want string) {
+	s.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		s.mu.Lock()
+		i := strings.Index(s.text, want)
+		if i >= 0 {
+			s.text = s.text[i+len(want):]
+		}
+		text := s.text
+		s.mu.Unlock()
+		if i >= 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("no %q on the screen:\n%s", want, text)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+func (s *screen) types(line string) {
+	_, err := io.WriteString(s.master, line+"\n")
+	must(s.t, err)
+}
+
+func (s *screen) everything() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all
+}
+
+func adasFrame(t *testing.T) badge.Frame {
+	f, _ := badge.Builtin().Format("H10301")
+	frame, err := f.Encode(badge.Credential{Format: "H10301", Facility: 123, Number: 4567})
+	must(t, err)
+	return frame
+}
+
+func TestIOWatchDrawsInPlaceAndMasksNumbers(t *testing.T) {
+	w := newWired(t)
+	s := newScreen(t)
+	end := w.run(s.tty, s.tty, s.tty, "io", "watch")
+	s.until(otherScreen)
+	s.until("no site is connected")
+	site := w.site()
+	must(t, site.Set("a.contact", true))
+	s.until("active")
+	must(t, site.Swipe("a-in", adasFrame(t)))
+	s.until("26 bits; H10301 ••67")
+	if status := end(); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+	s.until(ownScreen)
+	s.until("a-in") // what was last seen stays on the screen
+	text := s.everything()
+	if strings.Contains(text, "4567") || strings.Contains(text, adasFrame(t).Bits()) {
+		t.Error("a card number is on the screen")
+	}
+	for _, want := range []string{"strike", "left as it is", "sim/a.contact", "lockdown"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q on the screen", want)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(w.data, "records.db")); err == nil {
+		t.Error("watching began a log")
+	}
+}
+
+func TestIOWatchPrintsALineForEachEventElsewhere(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		flags   []string
+		want    []string
+		numbers bool
+	}{
+		{"text", nil, []string{"a, contact: active", "a, reader a-in: card 26 bits; H10301 ••67", "a, reader a-in: card 25 bits; which do not fit H10301"}, false},
+		{"JSON", []string{"--json"}, []string{`"part":"contact","event":"active"`, `"event":"card","detail":"26 bits; H10301 ••67"}`, `"detail":"25 bits; which`}, false},
+		{"with numbers", []string{"--json", "--show-numbers"}, []string{`"part":"contact","event":"active"`, `"Facility":123,"Number":4567`, `"detail":"25 bits; which`}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWired(t)
+			var out, errs syncBuffer
+			end := w.run(strings.NewReader(""), &out, &errs, append([]string{"io", "watch"}, tt.flags...)...)
+			site := w.site()
+			must(t, site.Set("a.contact", true))
+			must(t, site.Swipe("a-in", adasFrame(t)))
+			short, err := badge.ParseFrame(adasFrame(t).Bits()[:25])
+			must(t, err)
+			must(t, site.Swipe("a-in", short))
+			for _, want := range tt.want {
+				eventually(t, want, func() bool { return strings.Contains(out.String(), want) })
+			}
+			if status := end(); status != 0 {
+				t.Errorf("exit status %d: %s", status, errs.String())
+			}
+			if strings.Contains(out.String(), "4567") != tt.numbers {
+				t.Errorf("numbers shown, wanted %v:\n%s", tt.numbers, out.String())
+			}
+			if tt.numbers != strings.Contains(errs.String(), "in clear") {
+				t.Errorf("stderr: %s", errs.String())
+			}
+			if tt.flags != nil {
+				for line := range strings.Lines(out.String()) {
+					var e ioEvent
+					if err := json.Unmarshal([]byte(line), &e); err != nil || e.Door == "" || e.Time.IsZero() {
+						t.Errorf("%q: %v", line, err)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestIOCommandsRefuseWhileTheDaemonHoldsTheLines(t *testing.T) {
+	w := newWired(t)
+	held, err := visitorlog.Hold(w.data)
+	must(t, err)
+	defer held.Close()
+	for _, args := range [][]string{{"io", "watch"}, {"io", "safe"}, {"io", "test", "--by", "J. Smith"}} {
+		var errs bytes.Buffer
+		status := cli.Run(t.Context(), newRoot(), append(args, "--demo", "--config", w.file), io.Discard, &errs)
+		if status == 0 || !strings.Contains(errs.String(), "systemctl stop gatehouse") {
+			t.Errorf("%v: %d, %s", args, status, &errs)
+		}
+	}
+}
+
+func TestIOSafeLocksWhatItCanReach(t *testing.T) {
+	w := newWired(t)
+	var out bytes.Buffer
+	if status := cli.Run(t.Context(), newRoot(), []string{"io", "safe", "--demo", "--config", w.file}, &out, &out); status != 0 {
+		t.Fatal(out.String())
+	}
+	if want := "a, indicator: dark\na, strike: locked\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+	// A driver that cannot be opened does not keep the others from it.
+	cfg, err := config.ParseController(w.file, wiredDoor+`
+[[door]]
+name = "b"
+strike = { driver = "gpio", chip = "no such chip", line = "GPIO17", wiring = "fail-secure" }
+[[door.reader]]
+name = "b-in"
+direction = "in"
+formats = ["H10301"]
+device = { driver = "sim", line = "b-in" }
+[drivers.gpio]
+chip = "no such chip"
+`, config.Options{Demo: true})
+	must(t, err)
+	slices.Reverse(cfg.Doors)
+	out.Reset()
+	err = makeSafe(&out, cfg)
+	if err == nil || !strings.Contains(err.Error(), `door "b": strike`) || !strings.Contains(out.String(), "a, strike: locked") {
+		t.Errorf("%v\n%s", err, &out)
+	}
+}
+
+func TestIOTestRecordsWhoTriedWhatAndHowItWent(t *testing.T) {
+	w := newWired(t)
+	s := newScreen(t)
+	end := w.run(s.tty, s.tty, s.tty, "io", "test", "--by", "J. Smith")
+	s.until("== a, contact")
+	site := w.site("a.contact")
+	outputs := &outputs{site: site}
+	s.until("Close the door.")
+	must(t, site.Set("a.contact", false))
+	s.until("Open the door.")
+	must(t, site.Set("a.contact", true))
+	s.until("Close the door.")
+	must(t, site.Set("a.contact", false))
+	s.until("passed")
+
+	s.until("Present a card.")
+	short, err := badge.ParseFrame(adasFrame(t).Bits()[:25])
+	must(t, err)
+	must(t, site.Swipe("a-in", short))
+	s.until("which do not fit H10301")
+	s.until("Present a card.")
+	must(t, site.Swipe("a-in", adasFrame(t)))
+	s.until("end in 67?")
+	s.types("y")
+	s.until("passed")
+
+	s.until("somebody is let in")
+	eventually(t, "granted is shown", func() bool { return outputs.state("a.lights") == "granted" })
+	s.types("y")
+	s.until("somebody is denied")
+	s.types("n")
+	s.until("failed")
+
+	s.until("unlocked for 3s")
+	if n := w.count(visitorlog.OperatorAction); n != 0 || outputs.state("a.strike") == sim.Unlocked {
+		t.Fatalf("unlocked, or %d records of it, before the person said so", n)
+	}
+	s.types("y")
+	eventually(t, "the strike is unlocked", func() bool { return outputs.state("a.strike") == sim.Unlocked })
+	if n := w.count(visitorlog.OperatorAction); n != 1 {
+		t.Errorf("%d records of the strike that is unlocked", n)
+	}
+	s.until("Could the door be opened")
+	if outputs.state("a.strike") != sim.Locked {
+		t.Error("the strike is still unlocked")
+	}
+	s.types("y")
+	s.until("passed")
+
+	s.until("== all doors, lockdown")
+	s.types("s")
+	s.until("3 passed, 1 failed, 1 not tried")
+	if status := end(); status != 1 {
+		t.Errorf("exit status %d", status)
+	}
+	all := w.records()
+	last := all[len(all)-1].Record
+	want := []visitorlog.Trial{
+		{Door: "a", Part: "contact", Result: "passed"},
+		{Door: "a", Part: "reader a-in", Result: "passed"},
+		{Door: "a", Part: "indicator", Result: "failed"},
+		{Door: "a", Part: "strike", Result: "passed"},
+		{Door: "all doors", Part: "lockdown", Result: "skipped"},
+	}
+	if last.Type != visitorlog.Commissioned || last.Data.Detail != "by J. Smith: 3 passed, 1 failed, 1 not tried" {
+		t.Errorf("record %+v", last)
+	}
+	if d := cmp.Diff(want, last.Data.Trials); d != "" {
+		t.Errorf("trials, - wanted + recorded:\n%s", d)
+	}
+	if strings.Contains(s.everything(), "4567") {
+		t.Error("a card number is on the screen")
+	}
+}
+
+// outputs is what the site's outputs were last told.
+type outputs struct {
+	site *sim.Site
+	last map[string]string
+}
+
+func (o *outputs) state(line string) string {
+	for {
+		select {
+		case out := <-o.site.Outputs():
+			if o.last == nil {
+				o.last = map[string]string{}
+			}
+			o.last[out.Line] = out.State
+		default:
+			return o.last[line]
+		}
+	}
+}
+
+func TestIOTestThatIsEndedWhileAStrikeIsUnlockedLocksIt(t *testing.T) {
+	for _, how := range []string{"Ctrl-C", "the terminal hangs up", "the input ends"} {
+		t.Run(how, func(t *testing.T) {
+			w := newWired(t)
+			in, keyboard := io.Pipe()
+			var out, errs syncBuffer
+			end := w.run(in, &out, &errs, "io", "test", "--by", "J. Smith")
+			outputs := &outputs{site: w.site()}
+			for range 2 { // contact, reader
+				_, err := io.WriteString(keyboard, "n\n")
+				must(t, err)
+			}
+			_, err := io.WriteString(keyboard, "s\ny\n") // indicator, strike
+			must(t, err)
+			eventually(t, "the strike is unlocked", func() bool { return outputs.state("a.strike") == sim.Unlocked })
+			switch how {
+			case "Ctrl-C":
+				end()
+			case "the terminal hangs up":
+				must(t, syscall.Kill(os.Getpid(), syscall.SIGHUP))
+			default:
+				keyboard.Close()
+			}
+			eventually(t, "the strike is locked", func() bool { return outputs.state("a.strike") == sim.Locked })
+			eventually(t, "the results are recorded", func() bool { return strings.Contains(out.String(), "2 failed, 3 not tried") })
+			if status := end(); status != 1 || w.count(visitorlog.Commissioned) != 1 {
+				t.Errorf("exit status %d: %s", status, errs.String())
+			}
+		})
+	}
+}
+
+func TestIOTestOfNothingRecordsNothing(t *testing.T) {
+	w := newWired(t)
+	var out syncBuffer
+	end := w.run(strings.NewReader("q\n"), &out, &out, "io", "test", "--by", "J. Smith")
+	eventually(t, "it ends", func() bool { return strings.Contains(out.String(), "nothing is recorded") })
+	if status := end(); status != 0 || w.count(visitorlog.Commissioned) != 0 {
+		t.Errorf("exit status %d: %s", status, out.String())
+	}
+}
+
+func TestIOTestWantsToKnowWhoTries(t *testing.T) {
+	w := newWired(t)
+	for _, by := range []string{"", "a\x1b[2Jb", strings.Repeat("x", maxBy+1)} {
+		var errs bytes.Buffer
+		status := cli.Run(t.Context(), newRoot(), []string{"io", "test", "--demo", "--config", w.file, "--by", by}, io.Discard, &errs)
+		if status == 0 || !strings.Contains(errs.String(), "--by") {
+			t.Errorf("%q: %d, %s", by, status, &errs)
+		}
+	}
+}
+
+func TestIOListNamesChipsAndLines(t *testing.T) {
+	chips := []gpio.Chip{{Name: "gpiochip0", Label: "pinctrl-rp1", Lines: []gpio.Line{
+		{Name: "GPIO17", Output: true, Used: true, Consumer: "gatehouse"}, {Name: "GPIO22"}, {}, {Name: "GPIO23", Used: true},
+	}}}
+	var out bytes.Buffer
+	must(t, printChips(&out, chips, false))
+	want := "chip pinctrl-rp1          4 lines, gpiochip0 at the moment\n" +
+		"  GPIO17          output  used by gatehouse\n" +
+		"  GPIO22          input   free\n" +
+		"  GPIO23          input   used\n"
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", &out, want)
+	}
+	out.Reset()
+	must(t, printChips(&out, chips, true))
+	if !strings.Contains(out.String(), "(no name)") {
+		t.Errorf("lines without a name are not shown:\n%s", &out)
+	}
+	if list := ioListJSON(chips); len(list) != 1 || len(list[0].Lines) != 4 || list[0].Lines[0].Consumer != "gatehouse" {
+		t.Errorf("%+v", list)
+	}
+}
