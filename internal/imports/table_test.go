@@ -18,9 +18,13 @@ var table = map[string][]string{
 	"visitorlog/central": {"visitorlog", "access"},
 
 	// What is at the door.
-	"door":        {"access", "badge", "visitorlog"},
-	"drivers":     {"badge", "drivers/..."}, // its table names each of them
-	"drivers/...": {"badge"},
+	"door":            {"access", "badge", "visitorlog"},
+	"drivers":         {"badge", "drivers/..."}, // its table names each of them
+	"drivers/gpio":    {"badge", "internal/spelling"},
+	"drivers/wiegand": {"badge", "drivers/gpio"},
+	"drivers/osdp":    {}, // a protocol package for everybody
+	"drivers/osdp/pd": {"drivers/osdp"},
+	"drivers/...":     {"badge"},
 
 	// What is between the controller and the CRM.
 	"sync/wire":   {"access", "visitorlog"},
@@ -69,6 +73,10 @@ var owners = map[string][]string{
 	"pgregory.net/rapid":                    {"test/..."},
 	"github.com/google/go-cmp":              {"test/..."},
 	"github.com/prometheus/client_golang":   {"internal/metrics"},
+	"periph.io/x":                           {"drivers/gpio"},
+	"github.com/warthog618/go-gpiocdev":     {"drivers/gpio"},
+	"github.com/tarm/serial":                {"drivers/osdp", "drivers/serial"},
+	"github.com/creack/pty":                 {"drivers/fingerprint/sim", "test/..."},
 	"log":                                   {}, // log/slog, injected
 	"github.com/transparency-dev/formats":   {"internal/keys", "visitorlog", "visitorlog/central", "sync/..."},
 	"golang.org/x/mod/sumdb":                {"internal/keys", "internal/pki", "visitorlog", "visitorlog/central", "internal/logview", "sync/...", "cmd/..."},
@@ -77,7 +85,10 @@ var owners = map[string][]string{
 
 // pure are the files that decide: what they know comes in, what they want goes
 // out. They do no I/O, read no clock and start no goroutine.
-var pure = []string{"badge/*.go", "access/*.go", "door/machine*.go"}
+var pure = []string{
+	"badge/*.go", "access/*.go", "door/machine*.go",
+	"drivers/wiegand/decoder.go", "drivers/wiegand/frame.go", "drivers/wiegand/timing.go", "drivers/wiegand/health.go",
+}
 
 // impureImports may not be imported by pure files, nor may what is below them.
 var impureImports = []string{"os", "net", "io/fs", "io/ioutil", "database/sql", "syscall", "log", "math/rand", "math/rand/v2", "crypto/rand", "unsafe", "runtime", "plugin", "testing"}
