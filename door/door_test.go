@@ -39,6 +39,19 @@ func TestTheStrikeMovesAfterTheRecordIsDurable(t *testing.T) {
 	})
 }
 
+func TestWhoIsStruckOffWhileTheRecordWaitsIsDenied(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		b := newBench(t)
+		b.expect("lock", "show idle")
+		b.log.set(nil, 50*time.Millisecond)
+		b.swipe(adasCard)
+		synctest.Wait()
+		b.list.strikeOff(adasCard)
+		time.Sleep(time.Second)
+		b.expect("0 decision.denied unknown", "show denied")
+	})
+}
+
 func TestTheDoorRelocksAtItsDeadline(t *testing.T) {
 	onBench(t, func(t *testing.T) {
 		b := newBench(t)

@@ -11,7 +11,7 @@ import (
 const (
 	lookEvery = 10 * time.Second // at the health of each reader
 	illAfter  = 30 * time.Second // so long something must seem wrong before it is said
-	wellAfter = 10 * time.Minute // and nothing, or something else, before that is said
+	wellAfter = 10 * time.Minute // and no more, before it is unsaid
 )
 
 // healthReporter is a Reader that knows what its wires have shown. Any
@@ -32,29 +32,27 @@ func (r *ReaderConfig) health() *badge.Health {
 }
 
 // ailment is what is said of a reader's wires. What seems likely may come and
-// go from one look to the next; it is said once it has stayed, and unsaid
-// later than that, so that a cable which is bad now and then is one record.
+// go from one look to the next; it is said once something has seemed wrong for
+// a while, and unsaid when it has not seemed so for longer, so that a cable
+// which is bad now and then is one record.
 type ailment struct {
-	said  string // empty: nothing is wrong
-	next  string // what would be said instead
-	since time.Time
+	said  string    // empty: nothing is wrong
+	since time.Time // it has not seemed so any more; zero: it does
 }
 
 // look takes what seems likely now and reports whether something else is to
-// be said than was. Before anything was said the words may still vary.
+// be said than was.
 func (a *ailment) look(now time.Time, likely string) (changed bool) {
 	if likely == a.said {
 		a.since = time.Time{}
 		return false
 	}
-	settles := wellAfter
-	same := likely == a.next
-	if a.said == "" {
-		settles, same = illAfter, true
-	}
-	a.next = likely
-	if a.since.IsZero() || !same {
+	if a.since.IsZero() {
 		a.since = now
+	}
+	settles := illAfter
+	if a.said != "" {
+		settles = wellAfter
 	}
 	if now.Sub(a.since) < settles {
 		return false

@@ -105,6 +105,45 @@ func TestForeignTimingStandsInTheRecordOfTheDecision(t *testing.T) {
 	})
 }
 
+func TestForeignTimingIsNotLostAmongDenialsThatAreOnlyCounted(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		b := newBench(t)
+		present := func(foreign bool) {
+			b.in <- badge.Read{Frame: frame(t, gonesOne), At: time.Now(), Foreign: foreign}
+			time.Sleep(Repeat + time.Millisecond)
+		}
+		for range 2 * burst {
+			present(false)
+		}
+		present(true)
+		all := b.log.all()
+		if last := all[len(all)-1]; !last.Record.Data.Foreign {
+			t.Errorf("the last record is %s", recordLine(last))
+		}
+	})
+}
+
+func TestAReasonWhyAFrameWasRefusedIsCutToFitARecord(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		b := newBench(t)
+		b.in <- badge.Read{Frame: zeros(t, 26), At: time.Now(), Refused: strings.Repeat("x", maxFaultText) + "y"}
+		b.expect("0 decision.denied unreadable (26 bits that were refused: "+strings.Repeat("x", maxFaultText)+")", "lock", "show denied")
+	})
+}
+
+func TestACardFromTheFutureIsOneOfNow(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		b := newBench(t)
+		b.in <- badge.Read{Frame: frame(t, bobsCard), At: time.Now().Add(time.Hour)}
+		time.Sleep(Repeat + time.Millisecond)
+		b.in <- badge.Read{Frame: frame(t, bobsCard), At: time.Now()}
+		synctest.Wait()
+		if s := b.door.Status(); s.Counts.Granted != 2 {
+			t.Errorf("granted %d times of 2", s.Counts.Granted)
+		}
+	})
+}
+
 func TestAKeyIsCountedWhereNoRuleAsksForOne(t *testing.T) {
 	onBench(t, func(t *testing.T) {
 		b := newBench(t)
@@ -141,6 +180,9 @@ func TestWhatIsLikelyWrongWithAReaderIsRecordedOnceItHasStayedAndOnceItIsOver(t 
 		if likely() != "D1 is dead" {
 			t.Errorf("status says %q", likely())
 		}
+		if name := b.log.all()[0].Record.Data.Reader; name != b.cfg.Readers[0].Name {
+			t.Errorf("recorded of reader %q", name)
+		}
 		if s := b.door.Status(); len(s.Faults) != 0 {
 			t.Errorf("a reader that reads is a fault of the door: %+v", s.Faults)
 		}
@@ -164,22 +206,40 @@ func TestWhatIsLikelyWrongWithAReaderIsRecordedOnceItHasStayedAndOnceItIsOver(t 
 	})
 }
 
+func TestWhatADriverSaysOfAReadersWiresIsCutToFitARecord(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		c := &cable{wires: make(wires)}
+		b := newBench(t, func(b *bench) { b.cfg.Readers[0].Reader = c })
+		c.seems(strings.Repeat("x", maxFaultText) + "y")
+		time.Sleep(illAfter + lookEvery + time.Second)
+		if got := b.door.Status().Readers[0].Likely; got != strings.Repeat("x", maxFaultText) {
+			t.Errorf("%d bytes: %s", len(got), got)
+		}
+	})
+}
+
 // However the words jump about, no two things are said within the times that
-// must pass between them.
+// must pass between them, and none is said for long that is no longer so.
 func TestWhatIsSaidOfAReadersWiresIsNoFlood(t *testing.T) {
+	moods := [][]string{{""}, {"a"}, {"", "b"}, {"b", "c"}, {"", "a", "b"}}
 	rapid.Check(t, func(t *rapid.T) {
-		words := []string{"", "a", "b"}
 		var a ailment
 		now, last := seconds(0), seconds(-1e6)
-		for range rapid.IntRange(1, 500).Draw(t, "looks") {
+		seemed := now // when what is said last seemed so
+		look := func(likely string) {
 			now = now.Add(lookEvery)
-			likely := rapid.SampledFrom(words).Draw(t, "likely")
 			before := a.said
+			if likely == before {
+				seemed = now
+			}
 			if !a.look(now, likely) {
 				if a.said != before {
 					t.Fatalf("%q is said, but not reported", a.said)
 				}
-				continue
+				if now.Sub(seemed) > wellAfter+lookEvery {
+					t.Fatalf("%q is said still, %v after it last seemed so", before, now.Sub(seemed))
+				}
+				return
 			}
 			least := wellAfter
 			if before == "" {
@@ -188,7 +248,13 @@ func TestWhatIsSaidOfAReadersWiresIsNoFlood(t *testing.T) {
 			if a.said == before || a.said != likely || now.Sub(last) < least {
 				t.Fatalf("%q after %q, %v after the last", a.said, before, now.Sub(last))
 			}
-			last = now
+			last, seemed = now, now
+		}
+		for range rapid.IntRange(1, 8).Draw(t, "stretches") {
+			words := rapid.SampledFrom(moods).Draw(t, "mood")
+			for range rapid.IntRange(1, 100).Draw(t, "looks") {
+				look(rapid.SampledFrom(words).Draw(t, "likely"))
+			}
 		}
 	})
 }
@@ -220,7 +286,7 @@ func (dizzy) Health() badge.Health { panic("no such register") }
 func TestAReaderThatPanicsForEverDoesNotKeepOthersFromPassing(t *testing.T) {
 	onBench(t, func(t *testing.T) {
 		b := newBench(t, func(b *bench) { b.cfg.Readers[0].Reader = slowPanics{} })
-		time.Sleep(10 * time.Second)
+		time.Sleep(2 * panicOver)
 		synctest.Wait()
 		b.take()
 		b.out <- frame(t, adasCard)
@@ -247,6 +313,27 @@ func TestAPanicOfAReaderThatIsFaultyAlreadyLocksTheDoor(t *testing.T) {
 		synctest.Wait()
 		if !b.strike.locked() {
 			t.Error("unlocked after a panic")
+		}
+	})
+}
+
+func TestAfterAPanicIsOverAnotherFaultIsSoonOverAgain(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		b := newBench(t)
+		faults := func() int { synctest.Wait(); return len(b.door.Status().Faults) }
+		b.in <- "index out of range"
+		time.Sleep(panicOver / 2)
+		if faults() != 1 {
+			t.Error("a panic is soon over")
+		}
+		time.Sleep(panicOver)
+		b.in <- errors.New("cable cut")
+		if faults() != 1 {
+			t.Error("no fault")
+		}
+		time.Sleep(minBackoff + healthyAfter + time.Millisecond)
+		if faults() != 0 {
+			t.Error("the fault of a cable lasts as long as that of a panic")
 		}
 	})
 }

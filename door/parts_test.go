@@ -221,6 +221,7 @@ func recordLine(e visitorlog.Entry) string {
 type list struct {
 	mu      sync.Mutex
 	entries map[badge.Credential]*access.Entry
+	newer   uint64 // versions than the first
 	err     error
 }
 
@@ -231,7 +232,17 @@ func (l *list) Lookup(c badge.Credential) (*access.Entry, error) {
 }
 
 func (l *list) Policy(time.Time) access.Policy {
-	return access.Policy{Version: 3, Age: time.Minute, Freshness: access.Fresh}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return access.Policy{Version: 3 + l.newer, Age: time.Minute, Freshness: access.Fresh}
+}
+
+// strikeOff makes a newer version, in which a card is not.
+func (l *list) strikeOff(c badge.Credential) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.entries, c)
+	l.newer++
 }
 
 func (l *list) fail(err error) {

@@ -32,7 +32,7 @@ var (
 	descLocked       = metric.Desc("door_locked", "Whether the strike is locked.", "door")
 	descFaults       = metric.Desc("door_faults", "Parts of the door that are broken.", "door")
 	descReader       = metric.Desc("reader_faulty", "Whether the reader is broken.", "door", "reader")
-	descIll          = metric.Desc("reader_ill", "Whether something is likely wrong with the reader's wires, though it reads.", "door", "reader")
+	descIll          = metric.Desc("reader_ill", "Whether something is likely wrong with the reader's wires, though it reads; and what.", "door", "reader", "likely")
 	descBursts       = metric.Desc("reader_keys_total", "Keypad bursts since the start, which no rule asks for.", "door", "reader")
 	descFrames       = metric.Desc("reader_frames_total", "Frames that the reader delivered since the start, refused ones too.", "door", "reader")
 	descNotRead      = metric.Desc("reader_refused_total", "Frames of the reader that were refused since the start, by reason.", "door", "reader", "reason")
@@ -87,7 +87,7 @@ func (c *controller) collect(v metrics.Values) {
 
 func collectReader(v metrics.Values, name string, r door.ReaderStatus) {
 	v.Is(descReader, r.Fault != "", name, r.Name)
-	v.Is(descIll, r.Likely != "", name, r.Name)
+	v.Is(descIll, r.Likely != "", name, r.Name, r.Likely)
 	v.Counter(descBursts, r.Keys, name, r.Name)
 	h := r.Health
 	if h == nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/creack/pty"
 	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/drivers"
 	"github.com/gatehouse-acs/gatehouse/drivers/gpio"
 	"github.com/gatehouse-acs/gatehouse/drivers/sim"
 	"github.com/gatehouse-acs/gatehouse/internal/cli"
@@ -66,13 +67,12 @@ func newWired(t *testing.T) *wired {
 // site connects the virtual site, once the command listens.
 func (w *wired) site(active ...string) *sim.Site {
 	w.t.Helper()
-	socket := filepath.Join(w.data, "site.sock")
+	var site *sim.Site
 	eventually(w.t, "the command listens", func() bool {
-		_, err := os.Stat(socket)
+		var err error
+		site, err = sim.Dial(filepath.Join(w.data, "site.sock"), active...)
 		return err == nil
 	})
-	site, err := sim.Dial(socket, active...)
-	must(w.t, err)
 	w.t.Cleanup(func() { site.Close() })
 	return site
 }
@@ -343,6 +343,8 @@ func TestIOTestRecordsWhoTriedWhatAndHowItWent(t *testing.T) {
 	s.types("y")
 	s.until("passed")
 
+	s.until("asks somebody to wait")
+	s.types("y")
 	s.until("somebody is let in")
 	eventually(t, "granted is shown", func() bool { return outputs.state("a.lights") == "granted" })
 	s.types("y")
@@ -413,7 +415,7 @@ func (o *outputs) state(line string) string {
 }
 
 func TestIOTestThatIsEndedWhileAStrikeIsUnlockedLocksIt(t *testing.T) {
-	for _, how := range []string{"Ctrl-C", "the terminal hangs up", "the input ends"} {
+	for _, how := range []string{"Ctrl-C", "Ctrl-Z", "the terminal hangs up", "the input ends"} {
 		t.Run(how, func(t *testing.T) {
 			w := newWired(t)
 			in, keyboard := io.Pipe()
@@ -430,6 +432,8 @@ func TestIOTestThatIsEndedWhileAStrikeIsUnlockedLocksIt(t *testing.T) {
 			switch how {
 			case "Ctrl-C":
 				end()
+			case "Ctrl-Z":
+				must(t, syscall.Kill(os.Getpid(), syscall.SIGTSTP))
 			case "the terminal hangs up":
 				must(t, syscall.Kill(os.Getpid(), syscall.SIGHUP))
 			default:
@@ -441,6 +445,70 @@ func TestIOTestThatIsEndedWhileAStrikeIsUnlockedLocksIt(t *testing.T) {
 				t.Errorf("exit status %d: %s", status, errs.String())
 			}
 		})
+	}
+}
+
+func TestIOTestLocksTheStrikeWhileTheTerminalStandsStill(t *testing.T) {
+	w := newWired(t)
+	s := newScreen(t)
+	w.run(s.tty, s.tty, s.tty, "io", "test", "--by", "J. Smith")
+	outputs := &outputs{site: w.site()}
+	for _, part := range []string{"contact", "reader a-in", "indicator"} {
+		s.until("== a, " + part)
+		s.types("s")
+	}
+	s.until("unlocked for 3s")
+	const stop, goOn = "\x13", "\x11" // Ctrl-S, Ctrl-Q
+	t.Cleanup(func() { s.types(goOn) })
+	s.types(stop + "y")
+	eventually(t, "the strike is unlocked", func() bool { return outputs.state("a.strike") == sim.Unlocked })
+	eventually(t, "the strike is locked", func() bool { return outputs.state("a.strike") == sim.Locked })
+	s.types(goOn)
+	s.until("locked again")
+}
+
+func TestIOTestUnlocksNothingThatItCannotRecord(t *testing.T) {
+	w := newWired(t)
+	cfg, err := config.LoadController(w.file, config.Options{Demo: true})
+	must(t, err)
+	c, err := openForRecords(t.Context(), cfg)
+	must(t, err)
+	defer c.Close()
+	must(t, c.records.Close())
+	answers := make(chan string, 1)
+	answers <- "y"
+	tester := &tester{c: c, by: "J. Smith", out: io.Discard, answers: answers}
+	parts := ioParts(cfg)
+	i := slices.IndexFunc(parts, func(p ioPart) bool { return p.name == "strike" })
+	_, err = c.buses.bus("sim") // so that the site can connect
+	must(t, err)
+	outputs := &outputs{site: w.site()}
+	if _, err := tester.strike(t.Context(), parts[i]); err == nil || !strings.Contains(err.Error(), "it stays locked") {
+		t.Errorf("trying it: %v", err)
+	}
+	if outputs.state("a.strike") == sim.Unlocked {
+		t.Error("unlocked without a record")
+	}
+}
+
+// ill is a reader whose wires are not as they should be.
+type ill struct{ learner }
+
+func (*ill) Health() badge.Health { return badge.Health{Likely: "no common ground"} }
+
+func TestIOWatchShowsWhatIsLikelyWrong(t *testing.T) {
+	for _, tt := range []struct {
+		reader drivers.Reader
+		want   bool
+	}{{&ill{}, true}, {&learner{}, false}} {
+		view := newTable(nil, &config.Controller{Name: "north-1"})
+		view.rows = []*ioRow{{
+			ioPart: ioPart{door: "a", name: "reader a-in", device: &config.Device{}},
+			likely: func() string { return likelyWrong(tt.reader) },
+		}}
+		if text := strings.Join(view.lines(time.Now()), "\n"); strings.Contains(text, "likely wrong: no common ground") != tt.want {
+			t.Errorf("%T:\n%s", tt.reader, text)
+		}
 	}
 }
 

@@ -47,8 +47,8 @@ The exit status is 1 when a part failed.`,
 			if err != nil {
 				return cli.ReportFaults(cmd.ErrOrStderr(), err)
 			}
-			// A connection that breaks must not leave a strike unlocked.
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
+			// Neither a connection that breaks nor Ctrl-Z may leave a strike unlocked.
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP, syscall.SIGTSTP, syscall.SIGQUIT)
 			defer stop()
 			return commission(ctx, cfg, by, cmd.InOrStdin(), cmd.OutOrStdout())
 		},
@@ -213,10 +213,11 @@ func (t *tester) strike(ctx context.Context, p ioPart) (result string, err error
 	}); err != nil {
 		return "", fmt.Errorf("it stays locked, because that cannot be recorded: %w", err)
 	}
+	// Nothing is printed until it is locked: a terminal that stands still
+	// (Ctrl-S) would keep it unlocked.
 	if err := strike.Unlock(); err != nil {
 		return "", err
 	}
-	t.say("   unlocked\n")
 	select {
 	case <-time.After(tryUnlocked):
 	case <-ctx.Done():
@@ -225,7 +226,7 @@ func (t *tester) strike(ctx context.Context, p ioPart) (result string, err error
 	if err := strike.Lock(); err != nil {
 		return "", err
 	}
-	t.say("   locked\n")
+	t.say("   it was unlocked, and is locked again\n")
 	answer, err = t.ask(ctx, "Could the door be opened for that time, and not any more?", "yn")
 	return judged(answer), err
 }
@@ -238,8 +239,10 @@ func (t *tester) indicator(ctx context.Context, p ioPart) (result string, err er
 	}
 	defer func() { err = errors.Join(err, indicator.Show("idle")) }()
 	for _, show := range []struct{ pattern, question string }{
+		{"waiting", "It asks somebody to wait. Is that to be seen and heard?"},
 		{"granted", "It shows that somebody is let in. Is that to be seen and heard?"},
 		{"denied", "It shows that somebody is denied. Is that to be seen and heard?"},
+		{"fault", "It shows that something is broken. Is that to be seen and heard?"},
 		{"held_warning", "It warns of a door that is held open. Is that to be seen and heard?"},
 	} {
 		if err := indicator.Show(show.pattern); err != nil {
@@ -303,6 +306,9 @@ func (t *tester) reader(ctx context.Context, p ioPart) (string, error) {
 	})
 	defer stop()
 	for {
+		if words := likelyWrong(reader); words != "" {
+			t.say("   likely wrong: %s\n", spelling.Printable(words))
+		}
 		t.say("   Present a card. (n: nothing happens, or it gets no better) [n/s/q] ")
 		e, answer, err := t.next(ctx, happened)
 		if err != nil || answer != "" {

@@ -95,11 +95,11 @@ type ioView interface {
 	end() error
 }
 
-// ioRow is one part with its way to look at its wires; nil: it has none.
+// ioRow is one part with its ways to look at its wires; nil: it has none.
 type ioRow struct {
 	ioPart
 	look   func() (string, error)
-	health func() badge.Health
+	likely func() string // what is probably wrong; empty: nothing
 }
 
 // watcher watches the parts of a configuration.
@@ -136,9 +136,7 @@ func (w *watcher) run(ctx context.Context, view ioView) (err error) {
 			if err != nil {
 				return fmt.Errorf("door %q: %s: %w", p.door, p.name, err)
 			}
-			if h, ok := reader.(interface{ Health() badge.Health }); ok {
-				row.health = h.Health
-			}
+			row.likely = func() string { return likelyWrong(reader) }
 			start = append(start, func() { watchReader(ctx, reader, w.cfg.Table, formats, w.numbers, tell) })
 		default:
 			in, err := b.input(p.device)
@@ -263,6 +261,15 @@ func cardWords(table *badge.Table, formats []*badge.Format, read badge.Read, num
 	return strings.Join(words, "; "), card
 }
 
+// likelyWrong is what a reader's wires make probable; empty: nothing, or it
+// does not know.
+func likelyWrong(r drivers.Reader) string {
+	if h, ok := r.(interface{ Health() badge.Health }); ok {
+		return h.Health().Likely
+	}
+	return ""
+}
+
 func decodeFirst(formats []*badge.Format, f badge.Frame) (badge.Credential, bool) {
 	for _, format := range formats {
 		if c, err := format.Decode(f); err == nil {
@@ -375,9 +382,9 @@ func (t *table) lines(now time.Time) []string {
 			}
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", r.door, r.name, strings.Join(r.device.Lines(), " "), t.n[key], ago, spelling.Printable(state))
-		if r.health != nil {
-			if h := r.health(); h.Likely != "" {
-				fmt.Fprintf(w, "\t\t\t\t\tlikely wrong: %s\n", spelling.Printable(h.Likely))
+		if r.likely != nil {
+			if words := r.likely(); words != "" {
+				fmt.Fprintf(w, "\t\t\t\t\tlikely wrong: %s\n", spelling.Printable(words))
 			}
 		}
 	}

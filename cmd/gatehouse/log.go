@@ -45,11 +45,11 @@ func newLogCmd() *cobra.Command {
 
 // open opens the controller's keys for a log command, and says in which zone
 // times are shown.
-func (f *logFiles) open() (*logview.Door, *time.Location, error) {
+func (f *logFiles) open() (*logview.Controller, *time.Location, error) {
 	if f.database == "" || filepath.Base(f.database) != f.database {
 		return nil, nil, fmt.Errorf("--database %q: the name of a file in %s", f.database, f.data)
 	}
-	d := &logview.Door{Path: filepath.Join(f.data, f.database)}
+	d := &logview.Controller{Path: filepath.Join(f.data, f.database)}
 	if _, err := os.Stat(d.Path); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("there is no log: %w", err)
 	} else if err != nil {
@@ -204,7 +204,7 @@ func newLogVerifyCmd(f *logFiles) *cobra.Command {
 }
 
 // verifyLog verifies one database and says what came of it.
-func verifyLog(cmd *cobra.Command, d *logview.Door, asJSON, named bool) (ok bool, err error) {
+func verifyLog(cmd *cobra.Command, d *logview.Controller, asJSON, named bool) (ok bool, err error) {
 	v, err := verified(cmd, d)
 	path := d.Path
 	var fault *visitorlog.Fault
@@ -238,7 +238,7 @@ func verifyLog(cmd *cobra.Command, d *logview.Door, asJSON, named bool) (ok bool
 }
 
 // verified verifies a database with a progress bar.
-func verified(cmd *cobra.Command, d *logview.Door) (visitorlog.Verified, error) {
+func verified(cmd *cobra.Command, d *logview.Controller) (visitorlog.Verified, error) {
 	progress, end := cli.Report(cmd.ErrOrStderr(), "verifying")
 	defer end()
 	return d.Verify(cmd.Context(), progress)

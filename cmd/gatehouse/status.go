@@ -178,7 +178,7 @@ link to the CRM. The exit status is 1 when something is wrong.`,
 			}
 			var s status
 			if err := metrics.Status(cmd.Context(), cfg.HTTP.Listen, &s); err != nil {
-				return fmt.Errorf("is the daemon running? %w", err)
+				return err
 			}
 			if asJSON {
 				err = cli.PrintJSON(cmd.OutOrStdout(), s)

@@ -47,7 +47,7 @@ func TestAReadersHealthIsInTheMetrics(t *testing.T) {
 	labels := `{door="a",reader="a-in"}`
 	want := map[string]string{
 		"gatehouse_reader_faulty" + labels:                                               "0",
-		"gatehouse_reader_ill" + labels:                                                  "1",
+		`gatehouse_reader_ill{door="a",likely="no common ground",reader="a-in"}`:         "1",
 		"gatehouse_reader_keys_total" + labels:                                           "2",
 		"gatehouse_reader_frames_total" + labels:                                         "40",
 		`gatehouse_reader_refused_total{door="a",reader="a-in",reason="parity"}`:         "3",

@@ -48,13 +48,14 @@ func openTimings(dir string) (*timings, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return t, nil
 	}
+	var kept map[string]wiegand.Timing
 	if err == nil {
-		err = json.Unmarshal(b, &t.kept)
+		err = json.Unmarshal(b, &kept)
 	}
 	if err != nil {
-		clear(t.kept)
 		return t, fmt.Errorf("what was learned of the readers' timing is lost: %w", err)
 	}
+	maps.Copy(t.kept, kept)
 	return t, nil
 }
 

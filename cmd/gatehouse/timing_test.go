@@ -101,6 +101,18 @@ func TestATimingThatCannotBeReadIsLearnedAnewAndSaid(t *testing.T) {
 	}
 }
 
+func TestATimingFileWithNothingInItIsNothingLearned(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, timingFile), []byte("null"), 0o600))
+	timings, err := openTimings(dir)
+	must(t, err)
+	must(t, timings.add("a-in", &learner{aPace}))
+	must(t, timings.keep(false))
+	if timings.kept["a-in"] != aPace {
+		t.Errorf("kept %+v", timings.kept)
+	}
+}
+
 func TestAReaderThatIsExchangedIsLearnedAnewAndThatIsRecorded(t *testing.T) {
 	w := newWired(t)
 	relearn := func(reader string) (status int, said string) {

@@ -181,64 +181,48 @@ func watch(in *Input) *watched {
 	return w
 }
 
+// levelAt is the level of a line from a time on, in milliseconds.
+type levelAt struct {
+	at   int
+	high bool
+}
+
 func TestAContactCountsWhenItHasStoodStill(t *testing.T) {
 	for _, c := range []struct {
-		name string
-		d    Device
-		// what happens: the level from a time on, in milliseconds
-		script []struct {
-			at   int
-			high bool
-		}
+		name   string
+		d      Device
+		script []levelAt
 		states []bool
 		at     []int // milliseconds
 	}{
 		{
 			"a clean change, after 30 ms", Device{Normally: normallyClosed},
-			[]struct {
-				at   int
-				high bool
-			}{{1000, true}, {2000, false}},
+			[]levelAt{{1000, true}, {2000, false}},
 			[]bool{false, true, false}, []int{0, 1030, 2030},
 		},
 		{
 			"a bouncing change, 30 ms after it came to rest", Device{Normally: normallyClosed},
-			[]struct {
-				at   int
-				high bool
-			}{{1000, true}, {1005, false}, {1010, true}, {1015, false}, {1020, true}},
+			[]levelAt{{1000, true}, {1005, false}, {1010, true}, {1015, false}, {1020, true}},
 			[]bool{false, true}, []int{0, 1050},
 		},
 		{
 			"a pulse that is too short, never", Device{Normally: normallyClosed},
-			[]struct {
-				at   int
-				high bool
-			}{{1000, true}, {1029, false}},
+			[]levelAt{{1000, true}, {1029, false}},
 			[]bool{false}, []int{0},
 		},
 		{
 			"with the time that is configured", Device{Normally: normallyClosed, Debounce: 5 * time.Millisecond},
-			[]struct {
-				at   int
-				high bool
-			}{{1000, true}, {1029, false}},
+			[]levelAt{{1000, true}, {1029, false}},
 			[]bool{false, true, false}, []int{0, 1005, 1034},
 		},
 		{
 			"normally open: low is active", Device{Normally: normallyOpen},
-			[]struct {
-				at   int
-				high bool
-			}{{1000, true}},
+			[]levelAt{{1000, true}},
 			[]bool{true, false}, []int{0, 1030},
 		},
 		{
 			"with a resistor to ground high is closed", Device{Normally: normallyOpen, Bias: biasDown},
-			[]struct {
-				at   int
-				high bool
-			}{{1000, true}},
+			[]levelAt{{1000, true}},
 			[]bool{false, true}, []int{0, 1030},
 		},
 	} {
@@ -516,5 +500,40 @@ func TestLookTellsWhatTheInstallerSees(t *testing.T) {
 		if text, err := look(); !errors.Is(err, ErrClosed) {
 			t.Errorf("closed: %q, %v", text, err)
 		}
+	}
+}
+
+// slowLine is a line that takes its time to go high.
+type slowLine struct {
+	*wire
+	begun, goOn chan struct{}
+}
+
+func (l *slowLine) Set(high bool) error {
+	if high {
+		close(l.begun)
+		<-l.goOn
+	}
+	return l.wire.Set(high)
+}
+
+func TestAnUnlockThatIsUnderWayWhenItIsClosedEndsLocked(t *testing.T) {
+	m := newBoard()
+	line := &slowLine{m.lines["GPIO1"], make(chan struct{}), make(chan struct{})}
+	s := &Strike{&driven{name: "GPIO1", onHigh: true, line: line}}
+	both := make(chan error, 2)
+	go func() { both <- s.Unlock() }()
+	<-line.begun
+	go func() { both <- s.line.close() }()
+	time.Sleep(20 * time.Millisecond) // in which it would end, if it did not wait
+	close(line.goOn)
+	if err := errors.Join(<-both, <-both); err != nil {
+		t.Error(err)
+	}
+	if m.isHigh("GPIO1") {
+		t.Error("it is unlocked")
+	}
+	if line.released != 1 {
+		t.Errorf("it was given back %d times", line.released)
 	}
 }

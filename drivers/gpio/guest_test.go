@@ -646,3 +646,12 @@ func TestGuestASecondNameOfAChipIsHarmless(t *testing.T) {
 		t.Errorf("its file 0 is %q", file)
 	}
 }
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within 5 s", what)
+		}
+	}
+}

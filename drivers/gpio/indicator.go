@@ -52,11 +52,10 @@ type Indicator struct {
 	closed  bool
 
 	changed chan struct{} // holds one token: look again
-	ended   chan struct{}
 }
 
 func newIndicator(lines map[lamps]*driven) *Indicator {
-	i := &Indicator{lines: lines, changed: make(chan struct{}, 1), ended: make(chan struct{})}
+	i := &Indicator{lines: lines, changed: make(chan struct{}, 1)}
 	go i.play()
 	return i
 }
@@ -93,7 +92,6 @@ func (i *Indicator) wake() {
 // play is the one goroutine that drives the lines, until the indicator is
 // closed.
 func (i *Indicator) play() {
-	defer close(i.ended)
 	for {
 		i.mu.Lock()
 		p, closed := patterns[i.pattern], i.closed
@@ -159,7 +157,7 @@ func (i *Indicator) Look() (string, error) {
 	return strings.Join(each, ", "), nil
 }
 
-// close ends the player and leaves everything dark.
+// close leaves everything dark, whatever the player still tries, and ends it.
 func (i *Indicator) close() error {
 	i.mu.Lock()
 	closed := i.closed
@@ -169,7 +167,6 @@ func (i *Indicator) close() error {
 		return nil
 	}
 	i.wake()
-	<-i.ended
 	var faults []error
 	for _, line := range i.lines {
 		faults = append(faults, line.close())

@@ -71,9 +71,6 @@ func (in *Input) Watch(ctx context.Context, changed func(active bool)) error {
 		case now.Sub(moving) > restless:
 			return fmt.Errorf("%s: it has not been still for %v: look for a loose clamp or for interference", in.name, restless)
 		}
-		if err := in.over(ctx); err != nil {
-			return err
-		}
 		if moved, err = in.wires.wait(max(0, d.due(turn, now))); err != nil {
 			return fmt.Errorf("%s: %w", in.name, err)
 		}

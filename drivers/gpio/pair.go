@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -27,9 +28,9 @@ type Edge struct {
 type Pair interface {
 	// Read fills buf with the edges that are waiting, in the order in which the
 	// kernel queued them: with several processors that is not the order in which
-	// they happened, which Seq tells. It waits up to wait, and at least a
-	// millisecond, for the first (0, nil: none came). It fails when the lines are
-	// gone, and with ErrClosed when they were closed.
+	// they happened, which Seq tells. It waits up to wait for the first (0, nil:
+	// none was waiting when it was called, and none came). It fails when the lines
+	// are gone, and with ErrClosed when they were closed.
 	Read(buf []Edge, wait time.Duration) (int, error)
 	// Levels tells which lines are low now. Both rest high.
 	Levels() (low [2]bool, err error)
@@ -80,11 +81,11 @@ func OpenPair(chip string, d0, d1 string, o PairOptions) (Pair, error) {
 		return p, nil
 	}
 	err = fmt.Errorf("lines %q and %q of chip %q: %w", d0, d1, c.Label, err)
-	switch unsupported := errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.ENOTSUP); {
-	case !unsupported:
+	if unsupported := errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.ENOTSUP); !unsupported {
 		return nil, err
-	case !o.AllowFallback:
-		return nil, fmt.Errorf("%w (this kernel does not give the times and numbers of edges; allow_fallback would do without)", err)
+	}
+	if !o.AllowFallback {
+		return nil, fmt.Errorf("%w: this kernel does not number edges as is needed; with allow_fallback they are read without numbers", err)
 	}
 	fallback, ferr := openLineSetPair(c, offsets, o)
 	if ferr != nil {
@@ -128,18 +129,38 @@ func (p *kernelPair) Read(buf []Edge, wait time.Duration) (int, error) {
 }
 
 func (p *kernelPair) read(buf []Edge, wait time.Duration) (int, error) {
-	if err := p.request.SetReadDeadline(time.Now().Add(max(wait, time.Millisecond))); err != nil {
-		return 0, err
+	raw := p.raw[:min(len(buf)*eventSize, len(p.raw))]
+	n, err := readNow(p.request, raw)
+	if errors.Is(err, unix.EAGAIN) && wait > 0 {
+		if err := p.request.SetReadDeadline(time.Now().Add(wait)); err != nil {
+			return 0, err
+		}
+		n, err = p.request.Read(raw)
 	}
-	n, err := p.request.Read(p.raw[:min(len(buf)*eventSize, len(p.raw))])
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return 0, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		_, err := p.Levels() // some kernels do not wake a reader whose chip has gone
 		return 0, err
-	}
-	if err != nil {
+	case err != nil:
 		return 0, err
 	}
-	return parseEdges(p.raw[:n], p.offsets, buf)
+	return parseEdges(raw[:n], p.offsets, buf)
+}
+
+// readNow reads what is waiting, or fails with EAGAIN. A read with a deadline
+// that passes before it has begun, as on a busy machine, fails for that though
+// edges are waiting: a frame of which the rest was there would seem to be over.
+func readNow(file *os.File, into []byte) (n int, err error) {
+	err = control(file, func(fd uintptr) (err error) {
+		n, err = unix.Read(int(fd), into)
+		return err
+	})
+	if err == nil && n == 0 {
+		err = io.EOF
+	}
+	return n, err
 }
 
 // unlessClosed names the reason of every error after Close.

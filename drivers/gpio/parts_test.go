@@ -65,38 +65,40 @@ func TestAMachineWithoutGPIOSaysSo(t *testing.T) {
 
 func TestADeviceNamesEveryFault(t *testing.T) {
 	for _, c := range []struct {
+		part string
 		d    Device
 		want string // "": it is right
 	}{
-		{Device{Line: "GPIO17", Wiring: "fail-secure", Active: "low"}, ""},
-		{Device{Chip: "expander", Line: "RELAY", Wiring: "fail-safe"}, ""},
-		{Device{Line: "GPIO22", Normally: "closed"}, ""},
-		{Device{Line: "GPIO22", Normally: "open", Bias: "none", Debounce: time.Second}, ""},
-		{Device{ADC: "ads1015/in_voltage0", Normally: "closed", Debounce: time.Millisecond}, ""},
-		{Device{ADC: "/var/lib/x/in_voltage0", Normally: "open", SupplyMV: 5000, PullUpOhm: 1000, SeriesOhm: 1000, ParallelOhm: 2000}, ""},
-		{Device{Green: "GPIO5", Active: "low"}, ""},
+		{"strike", Device{Line: "GPIO17", Wiring: "fail-secure", Active: "low"}, ""},
+		{"strike", Device{Chip: "expander", Line: "RELAY", Wiring: "fail-safe"}, ""},
+		{"input", Device{Line: "GPIO22", Normally: "closed"}, ""},
+		{"input", Device{Line: "GPIO22", Normally: "open", Bias: "none", Debounce: time.Second}, ""},
+		{"input", Device{ADC: "ads1015/in_voltage0", Normally: "closed", Debounce: time.Millisecond}, ""},
+		{"input", Device{ADC: "/var/lib/x/in_voltage0", Normally: "open", SupplyMV: 5000, PullUpOhm: 1000, SeriesOhm: 1000, ParallelOhm: 2000}, ""},
+		{"indicator", Device{Green: "GPIO5", Active: "low"}, ""},
 
-		{Device{}, "it names no line"},
-		{Device{Line: "GPIO17"}, `line "GPIO17": a strike needs wiring ("fail-secure" or "fail-safe"), an input normally ("open" or "closed")`},
-		{Device{Line: "GPIO17", Wiring: "fail-open", Active: "up"}, `wiring: "fail-open" is not "fail-secure" or "fail-safe"` + "\n" + `active: "up" is not "high" or "low"`},
-		{Device{Wiring: "fail-safe", Normally: "open"}, "normally: it does not belong to the strike\nline: it must name the line of the relay"},
-		{Device{Line: "GPIO22", Bias: "left"}, `normally: it must be "open" or "closed"` + "\n" + `bias: "left" is not "up", "down" or "none"`},
-		{Device{Line: "GPIO22", Normally: "open", Debounce: 2 * time.Second}, "debounce: 2s is outside 1ms to 1s"},
-		{Device{Line: "GPIO22", Normally: "open", SupplyMV: 5}, "supply_mv: it does not belong to the input"},
-		{Device{Line: "GPIO22", ADC: "x/in_voltage0", Normally: "open"}, "an input has either line or adc"},
-		{Device{ADC: "ads1015", Normally: "open"}, `adc: "ads1015" is no analogue input`},
-		{Device{ADC: "../x/in_voltage0", Normally: "open", Bias: "up"}, "bias: it does not belong to the input"},
-		{Device{ADC: "x/../in_voltage0", Normally: "open"}, `is no analogue input`},
-		{Device{ADC: "x/in_voltage0", Normally: "open", SupplyMV: -1, SeriesOhm: math.NaN()}, "supply_mv: -1 is outside 500 to 30000 mV\nseries_ohm: NaN is outside 100 to 1e+06 Ω"},
-		{Device{ADC: "x/in_voltage0", Normally: "open", ParallelOhm: 100}, "a closed and an open contact differ by only"},
-		{Device{ADC: "x/in_voltage0", Normally: "open", SeriesOhm: 100}, "a short and a closed contact differ by only"},
-		{Device{ADC: "x/in_voltage0", Normally: "open", ParallelOhm: 100000}, "an open contact and a cut cable differ by only"},
-		{Device{Green: "GPIO5", Red: "GPIO5"}, `line "GPIO5" is there twice`},
-		{Device{Green: "GPIO5", Line: "GPIO6"}, "line: it does not belong to the indicator"},
+		{"strike", Device{}, "line: it must name the line of the relay\n" + `wiring: it must be "fail-secure" or "fail-safe"`},
+		{"input", Device{}, `normally: it must be "open" or "closed"` + "\nan input has either line or adc"},
+		{"indicator", Device{}, "an indicator has at least one of green, red and beeper"},
+		{"strike", Device{Line: "GPIO17", Wiring: "fail-open", Active: "up"}, `wiring: "fail-open" is not "fail-secure" or "fail-safe"` + "\n" + `active: "up" is not "high" or "low"`},
+		{"strike", Device{Wiring: "fail-safe", Normally: "open"}, "normally: it does not belong to the strike\nline: it must name the line of the relay"},
+		{"input", Device{Line: "GPIO22", Bias: "left"}, `normally: it must be "open" or "closed"` + "\n" + `bias: "left" is not "up", "down" or "none"`},
+		{"input", Device{Line: "GPIO22", Normally: "open", Debounce: 2 * time.Second}, "debounce: 2s is outside 1ms to 1s"},
+		{"input", Device{Line: "GPIO22", Normally: "open", SupplyMV: 5}, "supply_mv: it does not belong to the input"},
+		{"input", Device{Line: "GPIO22", ADC: "x/in_voltage0", Normally: "open"}, "an input has either line or adc"},
+		{"input", Device{ADC: "ads1015", Normally: "open"}, `adc: "ads1015" is no analogue input`},
+		{"input", Device{ADC: "../x/in_voltage0", Normally: "open", Bias: "up"}, "bias: it does not belong to the input"},
+		{"input", Device{ADC: "x/../in_voltage0", Normally: "open"}, `is no analogue input`},
+		{"input", Device{ADC: "x/in_voltage0", Normally: "open", SupplyMV: -1, SeriesOhm: math.NaN()}, "supply_mv: -1 is outside 500 to 30000 mV\nseries_ohm: NaN is outside 100 to 1e+06 Ω"},
+		{"input", Device{ADC: "x/in_voltage0", Normally: "open", ParallelOhm: 100}, "a closed and an open contact differ by only"},
+		{"input", Device{ADC: "x/in_voltage0", Normally: "open", SeriesOhm: 100}, "a short and a closed contact differ by only"},
+		{"input", Device{ADC: "x/in_voltage0", Normally: "open", ParallelOhm: 100000}, "an open contact and a cut cable differ by only"},
+		{"indicator", Device{Green: "GPIO5", Red: "GPIO5"}, `line "GPIO5" is there twice`},
+		{"indicator", Device{Green: "GPIO5", Line: "GPIO6"}, "line: it does not belong to the indicator"},
 	} {
-		err := c.d.Validate()
+		err := c.d.ValidateAs(c.part)
 		if (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%+v: %v, want %s", c.d, err, c.want)
+			t.Errorf("%s %+v: %v, want %s", c.part, c.d, err, c.want)
 		}
 	}
 }
@@ -121,7 +123,7 @@ func TestADeviceNamesItsLines(t *testing.T) {
 		{Device{Line: "GPIO17"}, []string{"/GPIO17"}},
 		{Device{Chip: "expander", Line: "RELAY"}, []string{"expander/RELAY"}},
 		{Device{Green: "GPIO5", Beeper: "GPIO6"}, []string{"/GPIO5", "/GPIO6"}},
-		{Device{ADC: "ads1015/in_voltage0"}, nil},
+		{Device{ADC: "ads1015/in_voltage0"}, []string{"ads1015/in_voltage0"}},
 	} {
 		if got := c.d.Lines(); !slices.Equal(got, c.want) {
 			t.Errorf("%+v: %q, want %q", c.d, got, c.want)
@@ -259,12 +261,12 @@ func TestAnAnalogueInputGoesByItsDevicesName(t *testing.T) {
 
 // FuzzAttribute: whatever a file holds, it is refused or a finite number.
 func FuzzAttribute(f *testing.F) {
-	for _, text := range []string{"1234\n", "-5", "0.125000000\n", "", "\n", "1e9\n", "NaN", "+1", "0x10", "1.2.3", "--1", " 1", strings.Repeat("9", 400)} {
+	for _, text := range []string{"1234\n", "-5", "0.125000000\n", "", "\n", "1e9\n", "NaN", "+1", "0x10", "1.2.3", "--1", " 1", strings.Repeat("9", 400), strings.Repeat("9", maxAttribute+1)} {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		v, err := parseAttribute(text)
-		if err == nil && (math.IsNaN(v) || math.IsInf(v, 0) || strings.ContainsAny(string(text), "eExX+ ")) {
+		if err == nil && (math.IsNaN(v) || math.IsInf(v, 0) || strings.ContainsAny(string(text), "eExX+ ") || len(text) > maxAttribute) {
 			t.Errorf("%q is read as %v", text, v)
 		}
 	})
@@ -339,11 +341,16 @@ func TestAPairThatEndsIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	buf := make([]Edge, 2)
-	for _, want := range [][]Edge{{{0, 1, 5}, {1, 2, 6}}, {{1, 3, 7}}} {
-		n, err := p.Read(buf, time.Second)
+	// However little time there is to wait, what is waiting comes.
+	for _, want := range [][]Edge{{{0, 1, 5}, {1, 2, 6}}, {{1, 3, 7}}, {}} {
+		n, err := p.Read(buf, 0)
 		if err != nil || !slices.Equal(buf[:n], want) {
 			t.Errorf("%v, %v, want %v", buf[:n], err, want)
 		}
+	}
+	time.AfterFunc(10*time.Millisecond, func() { w.Write(event(8, 23, 4)) })
+	if n, err := p.Read(buf, time.Minute); err != nil || !slices.Equal(buf[:n], []Edge{{0, 4, 8}}) {
+		t.Errorf("waited for: %v, %v", buf[:n], err)
 	}
 	// A pipe is no line: that its levels cannot be asked for is what a chip that
 	// has gone away looks like to a reader who waits.

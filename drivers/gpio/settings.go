@@ -79,13 +79,16 @@ type Device struct {
 }
 
 // Lines are the lines that the device takes, each as chip/line; the chip is
-// empty unless the device names its own.
+// empty unless the device names its own. An analogue input names it.
 func (d *Device) Lines() []string {
 	var lines []string
 	for _, l := range []string{d.Line, d.Green, d.Red, d.Beeper} {
 		if l != "" {
 			lines = append(lines, d.Chip+"/"+l)
 		}
+	}
+	if d.ADC != "" {
+		lines = append(lines, d.ADC)
 	}
 	return lines
 }

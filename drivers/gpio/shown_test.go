@@ -55,12 +55,3 @@ func must[T any](t testing.TB) func(v T, err error) T {
 		return v
 	}
 }
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within 5 s", what)
-		}
-	}
-}

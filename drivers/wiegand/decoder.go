@@ -225,7 +225,7 @@ func (d *decoder) giveTail() frame {
 func (d *decoder) wait() time.Duration {
 	silence, n := d.rules.silence(), len(d.burst)
 	switch {
-	case n == d.rules.longest && !d.lost():
+	case n == d.rules.longest:
 		return min(silence, max(endBits*d.median(), shortest))
 	case n < 2 || n > d.rules.longest || d.rules.gap > 0 || d.rules.isKey(n):
 		return silence

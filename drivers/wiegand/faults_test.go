@@ -84,14 +84,22 @@ func play(rules rules, fault string, intn func(n int) int, card func() string) p
 		s.edges = slices.Delete(s.edges, from, to)
 	}
 	p.edges = s.number()
+	decode := decodeAll
+	if intn(2) == 0 {
+		decode = decodeLive
+	}
+	// The kernel loses edges while nobody reads them, the oldest first: a later
+	// one is always there when they are missed.
 	switch fault {
 	case "lost edges":
+		decode = decodeAll
 		for range 1 + intn(4) {
-			p.edges = lose(p.edges, intn(len(p.edges)))
+			p.edges = lose(p.edges, intn(len(p.edges)-1))
 		}
 	case "a full buffer":
-		from := intn(len(p.edges))
-		p.edges = lose(p.edges, between(from, min(len(p.edges), from+1+intn(60)))...)
+		decode = decodeAll
+		from := intn(len(p.edges) - 1)
+		p.edges = lose(p.edges, between(from, min(len(p.edges)-1, from+1+intn(60)))...)
 	case "reordered edges", "lost and reordered":
 		for range 1 + intn(6) {
 			if i := intn(len(p.edges)); i > 0 {
@@ -100,10 +108,6 @@ func play(rules rules, fault string, intn func(n int) int, card func() string) p
 				p.edges = slices.Insert(slices.Delete(p.edges, i, i+1), j, e)
 			}
 		}
-	}
-	decode := decodeAll
-	if intn(2) == 0 {
-		decode = decodeLive
 	}
 	p.frames = decode(newDecoder(rules, 0), p.edges)
 	return p

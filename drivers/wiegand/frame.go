@@ -123,7 +123,7 @@ func (d *decoder) measure(f *frame) (even bool) {
 		if gap > most {
 			f.wire.holes++
 		}
-		even = even && gap >= least && gap >= atOnce && gap <= most
+		even = even && gap >= least && gap <= most
 	}
 	return even
 }
@@ -178,7 +178,7 @@ func (r *rules) isPIN(card badge.Frame) bool {
 }
 
 // fitsSwapped exchanges 0 and 1 in text and reports whether it then fits a
-// format with a check; one without fits everything.
+// format.
 func (r *rules) fitsSwapped(text []byte) bool {
 	for i := range text {
 		text[i] ^= '0' ^ '1'
@@ -188,9 +188,6 @@ func (r *rules) fitsSwapped(text []byte) bool {
 		return false
 	}
 	for _, format := range r.formats {
-		if !format.Protected() || format.Bits() != swapped.Len() {
-			continue
-		}
 		if _, err := format.Decode(swapped); err == nil {
 			return true
 		}

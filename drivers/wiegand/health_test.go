@@ -81,6 +81,10 @@ func TestWhatIsLikelyWrongIsSaid(t *testing.T) {
 	for range 20 {
 		noise.pulse(uint8(rng.IntN(2))).silence(time.Minute)
 	}
+	rare := start()
+	for range 20 {
+		rare.pulse(0).silence(10 * time.Minute)
+	}
 	hum := start() // never silent for the gap: no card comes through it
 	for range 2000 {
 		hum.pulse(0).silence(20 * ms)
@@ -106,6 +110,7 @@ func TestWhatIsLikelyWrongIsSaid(t *testing.T) {
 		{"the cable is too long", swipes(t, rng, "H10301", 6, echo(40*us, 0)).number(), "cable is probably too long"},
 		{"the level shifter is missing", swipes(t, rng, "H10301", 8, weak).number(), "level shifter"},
 		{"interference", noise.number(), "interference"},
+		{"a pulse now and then", rare.number(), ""},
 		{"mains hum", hum.number(), "interference"},
 		{"the controller is too busy", busy, "overloaded"},
 		{"cards of another length", swipes(t, rng, "H10306", 5, nil).number(), "34 bits"},
@@ -142,6 +147,16 @@ func TestWhatIsLikelyWrongIsSaid(t *testing.T) {
 				t.Errorf("it says %q", got)
 			}
 		})
+	}
+}
+
+func TestOnlyTheLastFramesAreRemembered(t *testing.T) {
+	var tally tally
+	for range 3 * memory {
+		tally.count(&frame{bits: 26}, false)
+	}
+	if len(tally.recent) != memory || cap(tally.recent) > 2*memory {
+		t.Errorf("%d frames are remembered, with room for %d", len(tally.recent), cap(tally.recent))
 	}
 }
 

@@ -129,7 +129,7 @@ func decodeLive(d *decoder, edges []edge) []frame {
 		for at, ok := d.deadline(); ok && at <= until; at, ok = d.deadline() {
 			f, got := d.advance(at)
 			if !got {
-				return
+				panic("nothing came at the deadline: a reader would ask again without a break")
 			}
 			out = append(out, f)
 		}

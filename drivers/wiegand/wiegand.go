@@ -121,11 +121,11 @@ type Reader struct {
 	looked  time.Duration
 	warned  bool
 	low     [2]time.Duration // since when a line is low; 0: it was high, or had an edge
+	stuck   bool             // one is low for good
 
 	mu     sync.Mutex // of what follows
 	tally  tally
 	finger fingerprint
-	stuck  string // what is said of a line that is low for good
 	clock  func() time.Duration
 }
 
@@ -229,17 +229,15 @@ func (r *Reader) look(now time.Duration) error {
 			fault = fmt.Sprintf("D%d has been low for over a second: a short circuit, a reader without power, or a wire at the wrong terminal", i)
 		}
 	}
-	r.mu.Lock()
 	before := r.stuck
-	r.stuck = fault
-	r.mu.Unlock()
-	if fault == "" && before == "" {
+	r.stuck = fault != ""
+	if !r.stuck && !before {
 		return nil
 	}
 	if err := r.discard(); err != nil {
 		return err
 	}
-	if fault == "" {
+	if !r.stuck {
 		return nil
 	}
 	return errors.New(fault)
@@ -308,11 +306,7 @@ func (r *Reader) deliver(f *frame) (badge.Read, bool) {
 func (r *Reader) Health() badge.Health {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	h := r.tally.health(r.clock(), r.rules.longest)
-	if r.stuck != "" {
-		h.Likely = r.stuck
-	}
-	return h
+	return r.tally.health(r.clock(), r.rules.longest)
 }
 
 // Timing is what was learned of the reader's pace, and whether that is so yet.

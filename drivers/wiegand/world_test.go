@@ -89,7 +89,7 @@ func (p *fakePair) fault() error {
 }
 
 func (p *fakePair) Read(buf []edge, wait time.Duration) (int, error) {
-	timeout := time.NewTimer(max(wait, time.Millisecond))
+	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
 	for {
 		p.w.mu.Lock()

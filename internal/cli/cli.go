@@ -25,8 +25,8 @@ const interrupted = 128 + int(syscall.SIGINT)
 
 // Main runs a program until it ends or SIGINT or SIGTERM asks it to, and
 // returns its exit status: 0 done, 1 failed. To a second Ctrl-C it returns 130
-// at once, whatever the program is about: the caller exits, and strikes fall
-// back to locked by themselves.
+// at once, whatever the program is about: the caller exits, and what becomes of
+// a strike is the kernel's affair, as after a kill (docs/hardware.md).
 func Main(root *cobra.Command) int {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)

@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"reflect"
 	"slices"
 	"time"
 
@@ -233,7 +232,7 @@ func (c *Controller) devices(d *decoder) {
 	}
 	used := c.places()
 	taken := map[string]string{} // where a line was first used
-	for i, p := range used {
+	for _, p := range used {
 		d.checkDevice(p)
 		for _, line := range p.device.Lines() {
 			if first, ok := taken[line]; ok {
@@ -241,12 +240,6 @@ func (c *Controller) devices(d *decoder) {
 				continue
 			}
 			taken[line] = p.path
-		}
-		same := func(q place) bool {
-			return q.part == p.part && q.device.Driver == p.device.Driver && reflect.DeepEqual(q.device.Own, p.device.Own)
-		}
-		if j := slices.IndexFunc(used[:i], same); j >= 0 {
-			d.add(p.path, "this is the same device as %s on line %d", used[j].path, d.lines.near(used[j].path))
 		}
 	}
 	for _, p := range used {

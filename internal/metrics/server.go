@@ -94,10 +94,6 @@ func Listen(o Options) (*Server, error) {
 // Addr is the address that was opened.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// Close closes the address of a server that is not run. One that runs is
-// ended by its context.
-func (s *Server) Close() error { return s.http.Close() }
-
 // Run answers until ctx ends, and then lets answers under way finish for up
 // to a second. It returns nil when ctx ended it.
 func (s *Server) Run(ctx context.Context) error {

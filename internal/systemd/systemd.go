@@ -15,9 +15,6 @@ import (
 // `systemctl status`.
 func Ready(status string) error { return notify(daemon.SdNotifyReady, "STATUS="+oneLine(status)) }
 
-// Status changes the line for `systemctl status`.
-func Status(status string) error { return notify("STATUS=" + oneLine(status)) }
-
 // Stopping says that the program ends.
 func Stopping() error { return notify(daemon.SdNotifyStopping) }
 

@@ -56,7 +56,7 @@ func TestSystemdIsToldOfEachState(t *testing.T) {
 		want string
 	}{
 		{func() error { return Ready("2 doors") }, "READY=1\nSTATUS=2 doors"},
-		{func() error { return Status("a line\nREADY=1") }, "STATUS=a line READY=1"},
+		{func() error { return Ready("a line\nSTOPPING=1") }, "READY=1\nSTATUS=a line STOPPING=1"},
 		{Stopping, "STOPPING=1"},
 	} {
 		if err := tt.tell(); err != nil {
@@ -71,7 +71,7 @@ func TestSystemdIsToldOfEachState(t *testing.T) {
 func TestOutsideSystemdNothingHappens(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
 	t.Setenv("WATCHDOG_USEC", "")
-	if err := errors.Join(Ready("x"), Status("x"), Stopping()); err != nil {
+	if err := errors.Join(Ready("x"), Stopping()); err != nil {
 		t.Error(err)
 	}
 	err := Watchdog(t.Context(), func() error { t.Error("asked for a sign of life"); return nil }, slog.New(slog.DiscardHandler))
