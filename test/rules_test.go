@@ -9,8 +9,9 @@ import (
 	"testing"
 )
 
-// TestEveryRuleIsHeldByTestsThatExist reads docs/rules.md.
-func TestEveryRuleIsHeldByTestsThatExist(t *testing.T) {
+// declaredTests are the names of the module's tests.
+func declaredTests(t *testing.T) map[string]bool {
+	t.Helper()
 	declared := make(map[string]bool)
 	function := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
@@ -26,22 +27,39 @@ func TestEveryRuleIsHeldByTestsThatExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile(filepath.Join("..", "docs", "rules.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	rules := regexp.MustCompile(`(?m)^\| (\d+) \|.*$`).FindAllStringSubmatch(string(text), -1)
-	if len(rules) != 13 {
-		t.Fatalf("docs/rules.md has %d rules, not 13", len(rules))
-	}
-	for _, rule := range rules {
-		named := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(rule[0], -1)
-		if len(named) == 0 {
-			t.Errorf("rule %s names no test", rule[1])
+	return declared
+}
+
+// TestEveryRuleAndAttackerHasTestsThatExist reads the tables of docs/rules.md
+// and docs/threat-model.md: each row names tests, and there are such tests.
+func TestEveryRuleAndAttackerHasTestsThatExist(t *testing.T) {
+	declared := declaredTests(t)
+	named := regexp.MustCompile("`(Test\\w+)`")
+	for _, table := range []struct {
+		file string
+		row  *regexp.Regexp
+		rows int
+	}{
+		{"rules.md", regexp.MustCompile(`(?m)^\| (\d+) \|.*$`), 13},
+		{"threat-model.md", regexp.MustCompile(`(?m)^\| \*\*([^*]+)\*\*.*$`), 13},
+	} {
+		text, err := os.ReadFile(filepath.Join("..", "docs", table.file))
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, name := range named {
-			if !declared[name[1]] {
-				t.Errorf("rule %s: there is no test %s", rule[1], name[1])
+		rows := table.row.FindAllStringSubmatch(string(text), -1)
+		if len(rows) < table.rows {
+			t.Errorf("docs/%s has %d rows, not %d", table.file, len(rows), table.rows)
+		}
+		for _, row := range rows {
+			tests := named.FindAllStringSubmatch(row[0], -1)
+			if len(tests) == 0 {
+				t.Errorf("docs/%s: %s names no test", table.file, row[1])
+			}
+			for _, test := range tests {
+				if !declared[test[1]] {
+					t.Errorf("docs/%s: %s: there is no test %s", table.file, row[1], test[1])
+				}
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"math"
@@ -96,7 +97,7 @@ type Log struct {
 	dir  string
 	o    Options
 	log  *slog.Logger
-	lock *os.File
+	lock io.Closer
 
 	turn     chan struct{} // full while somebody writes: see do
 	requests chan *request // to whoever writes next
@@ -162,9 +163,18 @@ func Open(dir string, o Options) (*Log, error) {
 	return l, nil
 }
 
+// dirLock is a locked file. Closing it unlocks it first: a child process that
+// is being started at this moment has the file open too, and would hold the
+// lock on until it has closed it.
+type dirLock struct{ *os.File }
+
+func (l dirLock) Close() error {
+	return errors.Join(unix.Flock(int(l.Fd()), unix.LOCK_UN), l.File.Close())
+}
+
 // lockDir keeps a second process from writing to the same log. The lock ends
 // with the process, however it ends.
-func lockDir(dir string) (*os.File, error) {
+func lockDir(dir string) (io.Closer, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "records.lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
@@ -176,7 +186,7 @@ func lockDir(dir string) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
-	return f, nil
+	return dirLock{f}, nil
 }
 
 // Close waits for the commit in hand and closes the database.

@@ -15,6 +15,7 @@ import (
 	"github.com/gatehouse-acs/gatehouse/access"
 	"github.com/gatehouse-acs/gatehouse/internal/keys"
 	"golang.org/x/mod/sumdb/tlog"
+	"golang.org/x/sys/unix"
 )
 
 // testKeys are a controller's keys, made once: making them costs more than
@@ -454,6 +455,27 @@ func TestOneLogOneProcess(t *testing.T) {
 	} else if !strings.Contains(err.Error(), "another process") {
 		t.Error(err)
 	}
+}
+
+func TestALogIsFreeOnceItIsClosedThoughAChildHasItsLockOpen(t *testing.T) {
+	dir := t.TempDir()
+	held, err := lockDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := unix.Dup(int(held.(dirLock).Fd())) // as between fork and exec
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(child)
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := lockDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
 }
 
 // Rule 6.

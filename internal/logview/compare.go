@@ -15,8 +15,8 @@ import (
 // Comparison is what differs between a controller's exported logs and the
 // CRM's store.
 type Comparison struct {
-	Door        uint64          `json:"door"` // records exported by the controller
-	CRM         uint64          `json:"crm"`  // records stored by the CRM
+	Exported    uint64          `json:"exported"` // records, by the controller
+	Stored      uint64          `json:"stored"`   // records, by the CRM
 	Differences uint64          `json:"differences"`
 	Epochs      []EpochCompared `json:"epochs"`
 }
@@ -26,14 +26,14 @@ type Comparison struct {
 type EpochCompared struct {
 	Controller string `json:"controller"`
 	Epoch      string `json:"epoch"`
-	Door       uint64 `json:"door"` // records exported by the controller
-	CRM        uint64 `json:"crm"`  // records stored by the CRM
+	Exported   uint64 `json:"exported"` // records, by the controller
+	Stored     uint64 `json:"stored"`   // records, by the CRM
 
-	MissingAtDoor []Range     `json:"missing_at_door,omitempty"`
-	MissingAtCRM  []Range     `json:"missing_at_crm,omitempty"`
-	Other         []OtherLeaf `json:"other,omitempty"` // another leaf at the same sequence
-	Moved         []Moved     `json:"moved,omitempty"` // the same leaf at another sequence
-	Order         []uint64    `json:"order,omitempty"` // exported after a later one, or twice
+	MissingAtController []Range     `json:"missing_at_controller,omitempty"`
+	MissingAtCRM        []Range     `json:"missing_at_crm,omitempty"`
+	Other               []OtherLeaf `json:"other,omitempty"` // another leaf at the same sequence
+	Moved               []Moved     `json:"moved,omitempty"` // the same leaf at another sequence
+	Order               []uint64    `json:"order,omitempty"` // exported after a later one, or twice
 }
 
 // Range is the sequences from First to Last.
@@ -44,23 +44,23 @@ type Range struct {
 
 // OtherLeaf is a sequence that the two logs fill differently.
 type OtherLeaf struct {
-	Seq  uint64    `json:"seq"`
-	Door tlog.Hash `json:"door"`
-	CRM  tlog.Hash `json:"crm"`
+	Seq      uint64    `json:"seq"`
+	Exported tlog.Hash `json:"exported"`
+	Stored   tlog.Hash `json:"stored"`
 }
 
 // Moved is a record that stands in both logs, but not at the same sequence.
 type Moved struct {
-	Leaf tlog.Hash `json:"leaf"`
-	Door uint64    `json:"door"`
-	CRM  uint64    `json:"crm"`
+	Leaf     tlog.Hash `json:"leaf"`
+	Exported uint64    `json:"exported"`
+	Stored   uint64    `json:"stored"`
 }
 
 // differences counts the sequences that are not the same in both logs, or not
 // in order.
 func (e *EpochCompared) differences() uint64 {
 	n := len(e.Other) + len(e.Order)
-	for _, r := range slices.Concat(e.MissingAtDoor, e.MissingAtCRM) {
+	for _, r := range slices.Concat(e.MissingAtController, e.MissingAtCRM) {
 		n += int(r.Last - r.First + 1)
 	}
 	return uint64(n)
@@ -75,13 +75,13 @@ type epochName struct{ controller, epoch string }
 // Compare compares exports with what the CRM stores of the controllers that
 // they are of: each record, and the epochs. It says nothing of signatures.
 func (c *CRM) Compare(ctx context.Context, exports ...io.Reader) (Comparison, error) {
-	door := map[epochName]*exported{}
+	found := map[epochName]*exported{}
 	for _, r := range exports {
-		if err := readLeaves(r, door); err != nil {
+		if err := readLeaves(r, found); err != nil {
 			return Comparison{}, fmt.Errorf("read the export: %w", err)
 		}
 	}
-	names := slices.Collect(maps.Keys(door))
+	names := slices.Collect(maps.Keys(found))
 	sizes := map[epochName]uint64{}
 	for _, controller := range controllers(names) {
 		epochs, err := c.Store.Epochs(ctx, controller)
@@ -91,8 +91,8 @@ func (c *CRM) Compare(ctx context.Context, exports ...io.Reader) (Comparison, er
 		for _, e := range epochs {
 			name := epochName{controller, e.Epoch}
 			sizes[name] = e.Size
-			if door[name] == nil {
-				door[name] = &exported{leaves: leaves{}}
+			if found[name] == nil {
+				found[name] = &exported{leaves: leaves{}}
 				names = append(names, name)
 			}
 		}
@@ -106,10 +106,10 @@ func (c *CRM) Compare(ctx context.Context, exports ...io.Reader) (Comparison, er
 		if err != nil {
 			return Comparison{}, err
 		}
-		e := compareLeaves(door[name].leaves, stored)
-		e.Controller, e.Epoch, e.Order = name.controller, name.epoch, door[name].order
-		out.Door += e.Door
-		out.CRM += e.CRM
+		e := compareLeaves(found[name].leaves, stored)
+		e.Controller, e.Epoch, e.Order = name.controller, name.epoch, found[name].order
+		out.Exported += e.Exported
+		out.Stored += e.Stored
 		out.Differences += e.differences()
 		out.Epochs = append(out.Epochs, e)
 	}
@@ -173,28 +173,28 @@ func (c *CRM) leaves(ctx context.Context, name epochName, size uint64) (leaves, 
 }
 
 // compareLeaves says what differs between two logs.
-func compareLeaves(door, crm leaves) EpochCompared {
-	e := EpochCompared{Door: uint64(len(door)), CRM: uint64(len(crm))}
+func compareLeaves(export, stored leaves) EpochCompared {
+	e := EpochCompared{Exported: uint64(len(export)), Stored: uint64(len(stored))}
 	// A leaf that is not where it should be may stand elsewhere.
 	elsewhere := map[tlog.Hash]uint64{}
-	for seq, leaf := range crm {
-		if door[seq] != leaf {
+	for seq, leaf := range stored {
+		if export[seq] != leaf {
 			elsewhere[leaf] = seq
 		}
 	}
-	all := maps.Clone(door)
-	maps.Copy(all, crm)
+	all := maps.Clone(export)
+	maps.Copy(all, stored)
 	for _, seq := range slices.Sorted(maps.Keys(all)) {
-		here, atDoor := door[seq]
-		there, atCRM := crm[seq]
-		if atDoor && here != there {
+		here, atController := export[seq]
+		there, atCRM := stored[seq]
+		if atController && here != there {
 			if at, ok := elsewhere[here]; ok {
 				e.Moved = append(e.Moved, Moved{here, seq, at})
 			}
 		}
 		switch {
-		case !atDoor:
-			e.MissingAtDoor = extend(e.MissingAtDoor, seq)
+		case !atController:
+			e.MissingAtController = extend(e.MissingAtController, seq)
 		case !atCRM:
 			e.MissingAtCRM = extend(e.MissingAtCRM, seq)
 		case here != there:
@@ -220,15 +220,15 @@ const shownLeaves = 10
 func (c Comparison) Print(w io.Writer) error {
 	p := &printer{w: w}
 	for _, e := range c.Epochs {
-		p.say("%s, epoch %s: door %d records, CRM %d records: ", e.Controller, e.Epoch, e.Door, e.CRM)
+		p.say("%s, epoch %s: controller %d records, CRM %d records: ", e.Controller, e.Epoch, e.Exported, e.Stored)
 		switch {
 		case e.differences() == 0:
 			p.say("the same\n")
 			continue
-		case e.CRM == 0:
+		case e.Stored == 0:
 			p.say("the CRM has nothing of this epoch\n")
 			continue
-		case e.Door == 0:
+		case e.Exported == 0:
 			p.say("no export has this epoch\n")
 			continue
 		}
@@ -236,7 +236,7 @@ func (c Comparison) Print(w io.Writer) error {
 		for _, m := range []struct {
 			where  string
 			ranges []Range
-		}{{"at the door", e.MissingAtDoor}, {"at the CRM", e.MissingAtCRM}} {
+		}{{"at the controller", e.MissingAtController}, {"at the CRM", e.MissingAtCRM}} {
 			for _, r := range m.ranges {
 				if r.First == r.Last {
 					p.say("  missing %s: record %d\n", m.where, r.First)
@@ -246,12 +246,12 @@ func (c Comparison) Print(w io.Writer) error {
 			}
 		}
 		each(p, e.Other, func(o OtherLeaf) {
-			p.say("  record %d is another: leaf %s at the door, %s at the CRM\n", o.Seq, o.Door, o.CRM)
+			p.say("  record %d is another: leaf %s at the controller, %s at the CRM\n", o.Seq, o.Exported, o.Stored)
 		})
-		each(p, e.Moved, func(m Moved) { p.say("  record %d at the door is record %d at the CRM\n", m.Door, m.CRM) })
+		each(p, e.Moved, func(m Moved) { p.say("  record %d at the controller is record %d at the CRM\n", m.Exported, m.Stored) })
 		each(p, e.Order, func(seq uint64) { p.say("  record %d is exported out of order\n", seq) })
 	}
-	p.say("door %d records, CRM %d records, differences %d\n", c.Door, c.CRM, c.Differences)
+	p.say("controller %d records, CRM %d records, differences %d\n", c.Exported, c.Stored, c.Differences)
 	return p.err
 }
 

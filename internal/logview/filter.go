@@ -39,11 +39,6 @@ func (f Filter) Match(r *visitorlog.Record) bool {
 	return true
 }
 
-// Empty says that the filter chooses every record.
-func (f Filter) Empty() bool {
-	return f.Since.IsZero() && f.Until.IsZero() && f.Door == "" && f.Person == "" && len(f.Types) == 0 && f.Decision == "" && f.Reason == "" && !f.Foreign
-}
-
 // Flags are a filter as the command line gives it.
 type Flags struct {
 	since, until, door, person, decision, reason string

@@ -22,7 +22,7 @@ import (
 
 // site is a controller's log and a cosigner, and what they show of their keys.
 type site struct {
-	door     *Door
+	door     *Controller
 	cosigner *keys.Cosigner
 	known    *keys.Public
 	export   string // of six records
@@ -45,7 +45,7 @@ func newSite(tb testing.TB) *site {
 	must(err)
 	_, key, err := ed25519.GenerateKey(nil)
 	must(err)
-	s := &site{door: &Door{Path: filepath.Join(dir, "records.db"), Sealer: k.Records, Signer: k.Log.NoteSigner}}
+	s := &site{door: &Controller{Path: filepath.Join(dir, "records.db"), Sealer: k.Records, Signer: k.Log.NoteSigner}}
 	s.cosigner, err = keys.NewCosigner(key, "crm.example")
 	must(err)
 	s.door.Verifier, err = k.Log.Verifier(keys.TypeRecord)
@@ -281,15 +281,15 @@ func FuzzReadExport(f *testing.F) {
 
 func TestAComparisonNamesEveryDifference(t *testing.T) {
 	h := func(n byte) (out [32]byte) { out[0] = n; return out }
-	door := leaves{0: h(1), 1: h(2), 2: h(3), 3: h(4), 6: h(7), 7: h(8)}
-	crm := leaves{0: h(1), 1: h(3), 2: h(2), 3: h(9), 4: h(5), 5: h(6), 6: h(7)}
-	e := compareLeaves(door, crm)
+	export := leaves{0: h(1), 1: h(2), 2: h(3), 3: h(4), 6: h(7), 7: h(8)}
+	stored := leaves{0: h(1), 1: h(3), 2: h(2), 3: h(9), 4: h(5), 5: h(6), 6: h(7)}
+	e := compareLeaves(export, stored)
 	want := EpochCompared{
-		Door: 6, CRM: 7,
-		MissingAtDoor: []Range{{4, 5}},
-		MissingAtCRM:  []Range{{7, 7}},
-		Other:         []OtherLeaf{{1, h(2), h(3)}, {2, h(3), h(2)}, {3, h(4), h(9)}},
-		Moved:         []Moved{{h(2), 1, 2}, {h(3), 2, 1}},
+		Exported: 6, Stored: 7,
+		MissingAtController: []Range{{4, 5}},
+		MissingAtCRM:        []Range{{7, 7}},
+		Other:               []OtherLeaf{{1, h(2), h(3)}, {2, h(3), h(2)}, {3, h(4), h(9)}},
+		Moved:               []Moved{{h(2), 1, 2}, {h(3), 2, 1}},
 	}
 	if got, err := json.Marshal(e); err != nil {
 		t.Fatal(err)
@@ -299,7 +299,7 @@ func TestAComparisonNamesEveryDifference(t *testing.T) {
 	if e.differences() != 6 {
 		t.Errorf("%d differences", e.differences())
 	}
-	if same := compareLeaves(door, door); same.differences() != 0 || same.Moved != nil {
+	if same := compareLeaves(export, export); same.differences() != 0 || same.Moved != nil {
 		t.Errorf("%+v between a log and itself", same)
 	}
 

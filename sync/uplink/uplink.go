@@ -15,23 +15,7 @@ import (
 	"github.com/gatehouse-acs/gatehouse/sync/wire"
 	"github.com/gatehouse-acs/gatehouse/visitorlog"
 	"golang.org/x/mod/sumdb/note"
-	"golang.org/x/mod/sumdb/tlog"
 )
-
-// Log is what is sent; *visitorlog.Log is one.
-type Log interface {
-	Head(ctx context.Context) (visitorlog.Head, error)
-	Root(ctx context.Context, size uint64) (tlog.Hash, error)
-	Checkpoint(ctx context.Context, size uint64) (signed string, err error)
-	Signed(ctx context.Context, from uint64, max, size int) (epoch string, records []visitorlog.Entry, err error)
-	Appended() <-chan struct{}
-	// Acknowledged is how many records of the present epoch are receipted.
-	Acknowledged() uint64
-	Acknowledge(ctx context.Context, r visitorlog.Receipt) error
-	Reconcile(ctx context.Context, r visitorlog.Receipt) (newEpoch bool, err error)
-	Damaged(ctx context.Context) (newEpoch bool, err error)
-	Owing(ctx context.Context) (*visitorlog.Aside, error)
-}
 
 // Publisher publishes an MQTT message. It returns when the broker has taken
 // it, or an error at once if there is no connection. A message of which it
@@ -44,7 +28,7 @@ type Publisher interface {
 // mean the defaults.
 type Options struct {
 	Controller string
-	Log        Log
+	Log        *visitorlog.Log // what is sent
 	Publisher  Publisher
 	// Receipts and Cosigner verify with the CRM's pinned key; Own verifies the
 	// log's own checkpoints.

@@ -1,11 +1,12 @@
 package faults
 
 import (
-	"github.com/gatehouse-acs/gatehouse/test/rig"
 	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/gatehouse-acs/gatehouse/test/rig"
 )
 
 const killWithin = 150 * time.Millisecond

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,7 +17,6 @@ import (
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/badge"
-	"github.com/gatehouse-acs/gatehouse/door"
 	"github.com/gatehouse-acs/gatehouse/test/rig"
 )
 
@@ -192,7 +190,9 @@ func nothingLost(t *testing.T, s *rig.Site) map[string][]rig.Record {
 		if len(stored) != len(own) {
 			t.Errorf("%s has %d records, and the CRM %d of it", c.Name, len(own), len(stored))
 		}
-		accounted(t, c, own)
+		for _, u := range rig.Unaccounted(c.Unlocks(), own) {
+			t.Errorf("%s: the door %s was unlocked at %v without a record", c.Name, u.Door, u.At)
+		}
 		t.Logf("%s: %d records, %d unlocks", c.Name, len(own), len(c.Unlocks()))
 	}
 	return all
@@ -210,36 +210,5 @@ func once(t *testing.T, name string, own []rig.Record) {
 			t.Errorf("%s: in place %d is record %d; there twice: %t; %v", name, i, r.Seq, seen[r.JWS], r.Invalid)
 		}
 		seen[r.JWS] = true
-	}
-}
-
-// accounted finds for each movement of a strike a granted record of its own
-// that is not younger.
-func accounted(t *testing.T, c *rig.Controller, own []rig.Record) {
-	t.Helper()
-	grants := make(map[string][]time.Time)
-	for _, r := range own {
-		if r.Data.Decision == "granted" {
-			if r.Data.Late {
-				t.Errorf("%s: record %d came late: a grant's may only if it breaks the glass", c.Name, r.Seq)
-			}
-			grants[r.Data.Door] = append(grants[r.Data.Door], r.Time)
-		}
-	}
-	for d := range grants {
-		slices.SortFunc(grants[d], time.Time.Compare)
-	}
-	for _, u := range c.Unlocks() {
-		// Nobody waits for longer than door.Patience. Those before that either
-		// moved the strike already, or came while it was unlocked.
-		left := grants[u.Door]
-		for len(left) > 0 && left[0].Before(u.At.Add(-door.Patience)) {
-			left = left[1:]
-		}
-		if len(left) == 0 || left[0].After(u.At) {
-			t.Errorf("%s: the door %s was unlocked at %v without a record", c.Name, u.Door, u.At)
-			continue
-		}
-		grants[u.Door] = left[1:]
 	}
 }

@@ -29,6 +29,7 @@ type Site struct {
 	// controllers are enrolled; "": the one inside.
 	Broker      string
 	Fingerprint string   // the CRM's
+	CRMEnv      []string // of its program, to be set before that starts
 	CRM         *Process // nil: never started
 	Controllers []*Controller
 
@@ -130,7 +131,7 @@ func (s *Site) LaunchCRM() {
 	}
 	config := filepath.Join(s.Dir, "crm.toml")
 	Write(s.T, config, fmt.Sprintf("data = %q\ntimezone = %q\n[mqtt]\n%s\n[http]\nlisten = \"127.0.0.1:0\"\n", s.CRMDir(), Zone, way))
-	s.CRM = Start(s.T, Options{}, "gatehouse-crm", "run", "--config", config)
+	s.CRM = Start(s.T, Options{Env: s.CRMEnv}, "gatehouse-crm", "run", "--config", config)
 }
 
 // AwaitCRM waits until the CRM's program is ready.

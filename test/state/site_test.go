@@ -80,6 +80,8 @@ type controller struct {
 	card      uint64 // that was presented last
 	presented time.Time
 	entrances int // of the staff
+	before    int // openings that the test no longer looks at
+	destroyed int // openings whose records the test itself destroyed
 
 	mu        sync.Mutex
 	decisions []rig.Event
@@ -251,7 +253,8 @@ func (s *site) stored(controller string) map[string][]rig.Record {
 	return epochs
 }
 
-// verified wants both logs to verify and the CRM to have the present epoch.
+// verified wants both logs to verify, the CRM to have the present epoch, and
+// the door to be accounted for.
 func (c *controller) verified() {
 	c.T.Helper()
 	c.Verify()
@@ -260,6 +263,42 @@ func (c *controller) verified() {
 	rig.Begins(c.T, "the CRM", stored, own)
 	if len(stored) != len(own) {
 		c.T.Errorf("the CRM has %d records of the present epoch, the controller %d", len(stored), len(own))
+	}
+	c.accounted()
+}
+
+// accounted wants the door to be locked, and a record for each of its
+// openings: in the controller's log, in one that was set aside, or at the CRM.
+func (c *controller) accounted() {
+	c.T.Helper()
+	if !c.Locked() {
+		c.T.Error("the door is not locked")
+	}
+	files, err := filepath.Glob(filepath.Join(c.Data, "records*.db"))
+	if err != nil || len(files) == 0 {
+		c.T.Fatalf("%v, %v: want databases", files, err)
+	}
+	var all []rig.Record
+	seen := make(map[string]bool)
+	add := func(records []rig.Record) {
+		for _, r := range records {
+			if key := fmt.Sprint(r.Epoch, r.Seq, r.Time); !seen[key] { // a fork has two of one sequence
+				seen[key] = true
+				all = append(all, r)
+			}
+		}
+	}
+	for _, f := range files {
+		add(c.Readable(filepath.Base(f)))
+	}
+	unlocks := c.Unlocks()[c.before:]
+	left := rig.Unaccounted(unlocks, all)
+	if len(left) > 0 && c.site.CRM != nil {
+		add(c.site.Stored(c.Name))
+		left = rig.Unaccounted(unlocks, all)
+	}
+	if len(left) > c.destroyed {
+		c.T.Errorf("%d of %d openings have no record, of which the test destroyed %d: %v", len(left), len(unlocks), c.destroyed, left)
 	}
 }
 

@@ -208,6 +208,7 @@ func TestAnAllowlistExpiresAsTimePasses(t *testing.T) {
 	c.importMade(time.Now())
 	rig.Eventually(t, "the new allowlist is served", func() bool { return c.Now().Allowlist.Freshness == access.Fresh })
 	c.enters(staff)
+	c.accounted()
 }
 
 // spoiler signs what it should not.
@@ -291,4 +292,5 @@ func TestAnInvalidRecordInTheMiddleOfABatch(t *testing.T) {
 		}
 		return all > written && bad == 3 && good == all-3
 	})
+	c.accounted()
 }

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// Door is the log of one controller, in one database.
-type Door struct {
+// Controller is the log of one controller, in one database.
+type Controller struct {
 	Path     string
 	Verifier *keys.Verifier // of the log's key
 	Receipts *keys.Verifier // nil: no CRM is pinned
@@ -24,25 +24,25 @@ type Door struct {
 }
 
 // Reader opens the database beside the daemon.
-func (d *Door) Reader(ctx context.Context) (*visitorlog.Reader, error) {
+func (d *Controller) Reader(ctx context.Context) (*visitorlog.Reader, error) {
 	return visitorlog.OpenReader(ctx, d.Path, d.Sealer)
 }
 
-// doorPages are the pages of a Door.
-type doorPages struct {
-	d    *Door
+// controllerPages are the pages of a Controller.
+type controllerPages struct {
+	d    *Controller
 	r    *visitorlog.Reader
 	next uint64
 }
 
 // Pages lists the last records, or all if last is 0. When the daemon begins a
 // new epoch, they go on with its first record.
-func (d *Door) Pages(ctx context.Context, last uint64) (Pages, error) {
+func (d *Controller) Pages(ctx context.Context, last uint64) (Pages, error) {
 	r, err := d.Reader(ctx)
 	if err != nil {
 		return nil, err
 	}
-	p := &doorPages{d: d, r: r}
+	p := &controllerPages{d: d, r: r}
 	if last > 0 {
 		size, err := r.Size(ctx)
 		if err != nil {
@@ -54,9 +54,9 @@ func (d *Door) Pages(ctx context.Context, last uint64) (Pages, error) {
 	return p, nil
 }
 
-func (p *doorPages) Close() error { return p.r.Close() }
+func (p *controllerPages) Close() error { return p.r.Close() }
 
-func (p *doorPages) Next(ctx context.Context) ([]Row, error) {
+func (p *controllerPages) Next(ctx context.Context) ([]Row, error) {
 	page, err := p.r.Read(ctx, p.next, pageSize)
 	if err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ func doorRow(r *visitorlog.Reader, st visitorlog.Stored) Row {
 }
 
 // Show reads one record and verifies it on its own.
-func (d *Door) Show(ctx context.Context, seq uint64, zone *time.Location) (Row, []Check, error) {
+func (d *Controller) Show(ctx context.Context, seq uint64, zone *time.Location) (Row, []Check, error) {
 	r, err := d.Reader(ctx)
 	if err != nil {
 		return Row{}, nil, err
@@ -117,7 +117,7 @@ func stored(ctx context.Context, r *visitorlog.Reader, seq uint64) (visitorlog.S
 	return page[0], nil
 }
 
-func (d *Door) checks(ctx context.Context, r *visitorlog.Reader, seq uint64, zone *time.Location) ([]Check, error) {
+func (d *Controller) checks(ctx context.Context, r *visitorlog.Reader, seq uint64, zone *time.Location) ([]Check, error) {
 	st, err := r.Standing(ctx, seq, d.Verifier)
 	if err != nil {
 		return nil, err
@@ -138,7 +138,7 @@ func (d *Door) checks(ctx context.Context, r *visitorlog.Reader, seq uint64, zon
 }
 
 // Verify verifies the whole database.
-func (d *Door) Verify(ctx context.Context, progress func(done, total int64)) (visitorlog.Verified, error) {
+func (d *Controller) Verify(ctx context.Context, progress func(done, total int64)) (visitorlog.Verified, error) {
 	o := visitorlog.VerifyOptions{Verifier: d.Verifier, NoteVerifier: d.Verifier.NoteVerifier, Sealer: d.Sealer, Progress: progress}
 	if d.Receipts != nil {
 		o.Receipts = d.Receipts
@@ -149,7 +149,7 @@ func (d *Door) Verify(ctx context.Context, progress func(done, total int64)) (vi
 // Prove makes the proof of one record in the tree of the newest receipt; of the
 // database's epoch or, if one is named, of that, whose database may have been
 // set aside.
-func (d *Door) Prove(ctx context.Context, epoch string, seq uint64) (visitorlog.Proof, error) {
+func (d *Controller) Prove(ctx context.Context, epoch string, seq uint64) (visitorlog.Proof, error) {
 	r, err := d.find(ctx, epoch)
 	if err != nil {
 		return visitorlog.Proof{}, err
@@ -162,7 +162,7 @@ func (d *Door) Prove(ctx context.Context, epoch string, seq uint64) (visitorlog.
 }
 
 // find opens the database of an epoch.
-func (d *Door) find(ctx context.Context, epoch string) (*visitorlog.Reader, error) {
+func (d *Controller) find(ctx context.Context, epoch string) (*visitorlog.Reader, error) {
 	if epoch == "" {
 		return d.Reader(ctx)
 	}
@@ -185,7 +185,7 @@ func (d *Door) find(ctx context.Context, epoch string) (*visitorlog.Reader, erro
 
 // Section is the export of the records that were verified, under a checkpoint
 // of exactly those.
-func (d *Door) Section(ctx context.Context, v visitorlog.Verified) (Section, error) {
+func (d *Controller) Section(ctx context.Context, v visitorlog.Verified) (Section, error) {
 	h, err := newHeader(v.Controller, v.Head.Epoch, v.Head.Size, d.Verifier)
 	if err != nil {
 		return Section{}, err
@@ -206,7 +206,7 @@ func (d *Door) Section(ctx context.Context, v visitorlog.Verified) (Section, err
 	}}, nil
 }
 
-func (d *Door) entries(ctx context.Context, size uint64) iter.Seq2[visitorlog.Entry, error] {
+func (d *Controller) entries(ctx context.Context, size uint64) iter.Seq2[visitorlog.Entry, error] {
 	return func(yield func(visitorlog.Entry, error) bool) {
 		r, err := d.Reader(ctx)
 		if err != nil {
