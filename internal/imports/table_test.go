@@ -24,6 +24,14 @@ var table = map[string][]string{
 	"drivers/wiegand": {"badge", "drivers/gpio"},
 	"drivers/osdp":    {}, // a protocol package for everybody
 	"drivers/osdp/pd": {"drivers/osdp"},
+	"drivers/serial":  {},
+	// Serial fingerprint modules: the families, what they have in common, and
+	// modules to try them with.
+	"drivers/fingerprint":       {"drivers/serial"},
+	"drivers/fingerprint/zfm":   {"drivers/fingerprint"},
+	"drivers/fingerprint/sfm":   {"drivers/fingerprint"},
+	"drivers/fingerprint/gt521": {"drivers/fingerprint"},
+	"drivers/fingerprint/sim":   {"drivers/fingerprint", "drivers/fingerprint/..."},
 	"drivers/...":     {"badge"},
 
 	// What is between the controller and the CRM.
