@@ -17,7 +17,7 @@ func TestTheTableOfFuzzTargetsIsWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	listed := map[string]bool{}
-	cell := regexp.MustCompile("`([a-z/]+)` (Fuzz[^|;]+)")
+	cell := regexp.MustCompile("`([a-z0-9/]+)` (Fuzz[^|;]+)")
 	for _, m := range cell.FindAllStringSubmatch(string(text), -1) {
 		for _, name := range strings.Split(m[2], ",") {
 			listed[m[1]+" "+strings.TrimSpace(name)] = true

@@ -32,7 +32,7 @@ var table = map[string][]string{
 	"drivers/fingerprint/sfm":   {"drivers/fingerprint"},
 	"drivers/fingerprint/gt521": {"drivers/fingerprint"},
 	"drivers/fingerprint/sim":   {"drivers/fingerprint", "drivers/fingerprint/..."},
-	"drivers/...":     {"badge"},
+	"drivers/...":               {"badge"},
 
 	// What is between the controller and the CRM.
 	"sync/wire":   {"access", "visitorlog"},

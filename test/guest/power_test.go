@@ -82,8 +82,8 @@ func TestAPowerCutLosesNoRecordOfAMovement(t *testing.T) {
 		movements += len(l.moved)
 		own := 0 // grants of this life
 		for _, r := range granted {
-			if r.Data.Clock.Boot != l.boot {
-				continue
+			if r.Data.Clock.Boot != l.boot || r.Data.Late {
+				continue // a late one accounts for no movement: the disk took too long, and the door stayed locked
 			}
 			uptime := time.Duration(r.Data.Clock.UptimeMS) * time.Millisecond
 			if own < len(l.moved) && uptime > l.moved[own] {
@@ -102,9 +102,6 @@ func TestAPowerCutLosesNoRecordOfAMovement(t *testing.T) {
 		if r.Data.Epoch != records[0].Data.Epoch {
 			t.Errorf("record %d is of another epoch: a power cut must not damage the log", r.Data.Sequence)
 			break
-		}
-		if r.Data.Late {
-			t.Errorf("record %d is late", r.Data.Sequence)
 		}
 	}
 	if len(m.moved) > 0 {
