@@ -43,6 +43,7 @@ func (l *Log) verifyAtLeisure(ctx context.Context) {
 			Verifier: l.o.Verifier, NoteVerifier: l.o.NoteVerifier, Sealer: l.o.Sealer, Controller: l.o.Controller, Leisurely: true,
 			Progress: func(done, total int64) {
 				l.setVerification(func(v *Verification) { v.Done, v.Total = done, total })
+				l.afterBacklog(ctx)
 			},
 		})
 		if ctx.Err() != nil {
@@ -52,6 +53,28 @@ func (l *Log) verifyAtLeisure(ctx context.Context) {
 			l.verified(ctx, epoch, err)
 			return
 		}
+	}
+}
+
+const (
+	ofBacklog   = 100 // records read at once are a piece of a backlog
+	backlogOver = 500 * time.Millisecond
+)
+
+// afterBacklog waits while a backlog is sent: the CRM has waited for it longer
+// than anybody waits for the verification.
+func (l *Log) afterBacklog(ctx context.Context) {
+	for ctx.Err() == nil {
+		wait := backlogOver - time.Since(time.Unix(0, l.backlog.Load()))
+		if wait <= 0 {
+			return
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -111,6 +112,8 @@ type Log struct {
 
 	asideMu sync.Mutex
 	settled map[string]bool // databases set aside that owe nothing
+
+	backlog atomic.Int64 // when a piece of a backlog was last read, in Unix nanoseconds
 
 	// use is held for reading while somebody reads the database, and for
 	// writing while it is exchanged: a record never waits for a reader. It is
@@ -285,7 +288,11 @@ func (l *Log) Entries(ctx context.Context, from uint64, max int) ([]Entry, error
 // rest, and with the epoch that they are of. It reads no more than it takes to
 // come to size bytes.
 func (l *Log) Signed(ctx context.Context, from uint64, max, size int) (epoch string, _ []Entry, err error) {
-	return l.read(ctx, from, max, size, (*store).sealed)
+	epoch, out, err := l.read(ctx, from, max, size, (*store).sealed)
+	if len(out) >= ofBacklog {
+		l.backlog.Store(time.Now().UnixNano())
+	}
+	return epoch, out, err
 }
 
 func (l *Log) read(ctx context.Context, from uint64, max, size int, entry func(*store, stored) (Entry, error)) (epoch string, out []Entry, err error) {

@@ -286,6 +286,33 @@ func TestTheWholeLogIsVerifiedAfterTheStart(t *testing.T) {
 	}
 }
 
+func TestTheVerificationWaitsWhileABacklogIsSent(t *testing.T) {
+	l := open(t, t.TempDir(), shared().options())
+	appendN(t, l, 2*ofBacklog)
+	ctx, stop := context.WithCancel(t.Context())
+	send := func() {
+		if _, out, err := l.Signed(ctx, 0, ofBacklog, 1<<20); err != nil || len(out) != ofBacklog {
+			t.Fatalf("%d records, %v", len(out), err)
+		}
+	}
+	send()
+	ended := make(chan error, 1)
+	go func() { ended <- l.Run(ctx) }()
+	for began := time.Now(); time.Since(began) < 2*backlogOver; time.Sleep(backlogOver / 50) {
+		send()
+		if !l.Verification().Ended.IsZero() {
+			t.Fatal("it ended while the backlog was sent")
+		}
+	}
+	for l.Verification().Ended.IsZero() { // and goes on afterwards
+		time.Sleep(time.Millisecond)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 // verified runs a log until it is verified.
 func verified(t *testing.T, l *Log) Verification {
 	t.Helper()

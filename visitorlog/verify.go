@@ -513,9 +513,6 @@ func (p *pace) step(ctx context.Context, n int64) error {
 		return ctx.Err()
 	}
 	p.done += n
-	if p.o.Progress != nil {
-		p.o.Progress(p.done, p.total)
-	}
 	if p.o.Leisurely {
 		t := time.NewTimer(3 * time.Since(p.last))
 		defer t.Stop()
@@ -523,7 +520,10 @@ func (p *pace) step(ctx context.Context, n int64) error {
 		case <-ctx.Done():
 		case <-t.C:
 		}
-		p.last = time.Now()
 	}
+	if p.o.Progress != nil {
+		p.o.Progress(p.done, p.total) // which may wait, too
+	}
+	p.last = time.Now()
 	return ctx.Err()
 }
