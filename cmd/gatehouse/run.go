@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -74,6 +76,12 @@ func newCheckCmd() *cobra.Command {
 	return cmd
 }
 
+// gcPercent is how much garbage there may be beside what is in use, in
+// percent, unless GOGC says otherwise. Some 3 MB are in use: at Go's 100 one
+// swipe in a hundred met a collection, and a backlog one for every four
+// batches. It costs 5 MB.
+const gcPercent = 200
+
 func runController(cmd *cobra.Command, file string, demo bool, logs cli.LogOptions) error {
 	configuration, err := config.Read(file)
 	if err != nil {
@@ -90,6 +98,9 @@ func runController(cmd *cobra.Command, file string, demo bool, logs cli.LogOptio
 	log = log.With("controller", cfg.Name)
 	log.Info("starting", "version", cli.Version(), "configuration", file, "data", cfg.Data)
 
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	ctx := cmd.Context()
 	c, err := newController(ctx, cfg, []byte(configuration), log)
 	if err != nil {
