@@ -47,7 +47,7 @@ func (l *Log) Owing(ctx context.Context) (*Aside, error) {
 		}
 		l.settled[path] = true
 		if err != nil {
-			l.log.Error("records that were set aside stay here", "file", path, "error", err)
+			l.log.Error("records that were set aside cannot be sent as their own log", "file", path, "error", err)
 		} else {
 			l.log.Debug("records that were set aside", "file", path, "state", why)
 		}

@@ -268,7 +268,7 @@ func (l *Log) begin(why string, former *Head) error {
 	if err != nil {
 		return err
 	}
-	carried := l.carry(ctx, aside)
+	state := l.formerState(ctx, aside)
 	s.meta = meta{Epoch: newEpoch(), Controller: l.o.Controller}
 	if last, err := readReceipt(l.dir); err == nil && last != nil {
 		s.meta.Receipt = receiptHead(last)
@@ -287,7 +287,7 @@ func (l *Log) begin(why string, former *Head) error {
 		return Draft{Type: EpochStarted, Data: Data{Former: former, Detail: clip(why, maxDetail)}}, nil
 	}}
 	err = w.transact(l.o, []*request{{rows: func(w *writer) error {
-		maps.Copy(w.pending, carried)
+		maps.Copy(w.pending, state)
 		return w.exec(`INSERT INTO meta (key, value) VALUES (?, ?)`, metaKey, string(text))
 	}}, first})
 	if err == nil {
@@ -312,10 +312,10 @@ func (l *Log) begin(why string, former *Head) error {
 	return nil
 }
 
-// carry reads the state of the database that was set aside: what was used up
-// stays so, and what may not go backwards does not. A damaged database gives
-// what can still be read of it, one that is not this controller's nothing.
-func (l *Log) carry(ctx context.Context, aside string) map[string][]byte {
+// formerState reads the state of the database that was set aside: what was
+// used up stays so, and what may not go backwards does not. A damaged database
+// gives what can still be read of it, one that is not this controller's nothing.
+func (l *Log) formerState(ctx context.Context, aside string) map[string][]byte {
 	if aside == "" {
 		return nil
 	}
@@ -332,6 +332,7 @@ func (l *Log) carry(ctx context.Context, aside string) map[string][]byte {
 	if err != nil {
 		l.log.Error("state not all carried over into the new epoch", "kept", len(state), "error", err)
 	}
+	forgetCarried(state)
 	return state
 }
 

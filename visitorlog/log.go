@@ -111,7 +111,8 @@ type Log struct {
 	ackMu sync.Mutex // one Acknowledge at a time
 
 	asideMu sync.Mutex
-	settled map[string]bool // databases set aside that owe nothing
+	settled map[string]bool   // databases set aside of which nothing more can be sent
+	carried map[string]string // the epoch in which nothing of one was left to carry
 
 	backlog atomic.Int64 // when a piece of a backlog was last read, in Unix nanoseconds
 
@@ -153,6 +154,7 @@ func Open(dir string, o Options) (*Log, error) {
 		quit:     make(chan struct{}),
 		appended: make(chan struct{}),
 		settled:  make(map[string]bool),
+		carried:  make(map[string]string),
 		reserve:  reserve{path: filepath.Join(dir, reserveFile)},
 	}
 	if l.log == nil {

@@ -45,7 +45,7 @@ var Types = []Type{
 	DecisionGranted, DecisionDenied, PassageEntered, PassageNotEntered, PassageLeft,
 	DoorForced, DoorHeld, DoorClosed, RequestToExit, DoorFault, ReaderFault, Tamper, BreakGlass, Lockdown,
 	OperatorAction, PolicyApplied, ConfigurationChanged, ClockCorrected, ReviewSigned,
-	Gap, EpochStarted, LogPruned, Commissioned,
+	Gap, EpochStarted, LogPruned, Commissioned, RecordCarried,
 }
 
 var knownTypes = func() map[Type]bool {
@@ -214,7 +214,24 @@ func (d *Data) check() error {
 	if err := checkTrials(d.Trials); err != nil {
 		return err
 	}
-	return checkFormer(d.Former)
+	return errors.Join(checkFormer(d.Former), checkCarried(d.Carried))
+}
+
+// checkCarried holds a carried record to its form. Whose it is, Unpack says.
+func checkCarried(c *Carried) error {
+	switch {
+	case c == nil:
+		return nil
+	case !epochForm.MatchString(c.Epoch):
+		return fmt.Errorf("carried epoch %q", c.Epoch)
+	case c.Sequence > maxCount:
+		return fmt.Errorf("carried sequence %d is out of range", c.Sequence)
+	case len(c.JWS) > maxCarried:
+		return fmt.Errorf("carried JWS of %d bytes: more than %d", len(c.JWS), maxCarried)
+	case !jwsForm.MatchString(c.JWS):
+		return errors.New("carried: not a compact JWS")
+	}
+	return nil
 }
 
 func checkTrials(trials []Trial) error {
@@ -322,6 +339,8 @@ func (r *Record) checkType() error {
 		return need(d.Policy != nil, "policy")
 	case Commissioned:
 		return need(len(d.Trials) > 0, "trials")
+	case RecordCarried:
+		return need(d.Carried != nil, "carried")
 	}
 	return nil
 }

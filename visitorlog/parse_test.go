@@ -34,6 +34,7 @@ func validRecord() Record {
 			Policy: &Policy{Version: 3, AgeSeconds: 60, Freshness: access.Stale},
 			Cause:  &cause, Active: &yes, Detail: "d", Late: true, Occurred: &when, Former: &Head{Epoch: testEpoch, Size: 9, Root: tlog.RecordHash(nil).String()},
 			Foreign: true, Trials: []Trial{{Door: "a", Part: "strike", Result: TrialPassed}},
+			Carried: &Carried{Epoch: testEpoch, Sequence: 3, JWS: "eyJh.eyJi.c2ln"},
 		},
 	}
 }
@@ -147,6 +148,11 @@ func TestParseRecordIsAsStrictAsTheSchema(t *testing.T) {
 		"trial, long part":     {func(r *Record) { r.Data.Trials[0].Part = long }, "part", false},
 		"trial, result":        {func(r *Record) { r.Data.Trials[0].Result = "fine" }, "result", false},
 		"too many trials":      {func(r *Record) { r.Data.Trials = slices.Repeat(r.Data.Trials, maxTrials+1) }, "trials", false},
+		"carried by none":      {func(r *Record) { r.Type, r.Data.Carried = RecordCarried, nil }, "carried", false},
+		"carried epoch":        {func(r *Record) { r.Data.Carried.Epoch = "1" }, "carried", false},
+		"carried sequence":     {func(r *Record) { r.Data.Carried.Sequence = 1 << 60 }, "carried", false},
+		"carried no JWS":       {func(r *Record) { r.Data.Carried.JWS = "eyJh" }, "carried", false},
+		"carried, too long":    {func(r *Record) { r.Data.Carried.JWS = "a.b." + strings.Repeat("x", maxCarried) }, "carried", false},
 		"commissioned by none": {func(r *Record) { r.Type, r.Data.Trials = Commissioned, nil }, "trials", false},
 	} {
 		r := validRecord()

@@ -37,6 +37,7 @@ const (
 	EpochStarted         Type = "gatehouse.log.epoch_started"
 	LogPruned            Type = "gatehouse.log.pruned"
 	Commissioned         Type = "gatehouse.controller.commissioned" // a person tried the parts of the doors
+	RecordCarried        Type = "gatehouse.log.carried"             // a record of an earlier epoch, whose own log cannot be gone on with
 )
 
 // Record is the payload of a record's JWS: a CloudEvents 1.0 object.
@@ -87,6 +88,8 @@ type Data struct {
 	Trials []Trial `json:"trials,omitempty"`
 	// Former is the head of the epoch before this one, in epoch_started.
 	Former *Head `json:"former,omitempty"`
+	// Carried is the record of an earlier epoch, in carried.
+	Carried *Carried `json:"carried,omitempty"`
 }
 
 // Clock is the state of the controller's clock when the record was written.
@@ -122,6 +125,13 @@ type Head struct {
 	Epoch string `json:"epoch"`
 	Size  uint64 `json:"size"`
 	Root  string `json:"root"` // base64
+}
+
+// Carried is a record of an earlier epoch as it was signed.
+type Carried struct {
+	Epoch    string `json:"epoch"`
+	Sequence uint64 `json:"sequence"`
+	JWS      string `json:"jws"` // compact
 }
 
 // Draft is a record before the log has numbered and signed it.

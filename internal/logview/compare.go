@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/gatehouse-acs/gatehouse/visitorlog/central"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -47,6 +48,9 @@ type OtherLeaf struct {
 	Seq      uint64    `json:"seq"`
 	Exported tlog.Hash `json:"exported"`
 	Stored   tlog.Hash `json:"stored"`
+	// Carried says that the CRM has the exported one too: a later record
+	// carried it.
+	Carried bool `json:"carried,omitempty"`
 }
 
 // Moved is a record that stands in both logs, but not at the same sequence.
@@ -106,7 +110,11 @@ func (c *CRM) Compare(ctx context.Context, exports ...io.Reader) (Comparison, er
 		if err != nil {
 			return Comparison{}, err
 		}
-		e := compareLeaves(found[name].leaves, stored)
+		carried, err := c.Store.Carried(ctx, name.controller, name.epoch)
+		if err != nil {
+			return Comparison{}, err
+		}
+		e := compareLeaves(found[name].leaves, stored, carried)
 		e.Controller, e.Epoch, e.Order = name.controller, name.epoch, found[name].order
 		out.Exported += e.Exported
 		out.Stored += e.Stored
@@ -172,8 +180,16 @@ func (c *CRM) leaves(ctx context.Context, name epochName, size uint64) (leaves, 
 	return out, nil
 }
 
-// compareLeaves says what differs between two logs.
-func compareLeaves(export, stored leaves) EpochCompared {
+// compareLeaves says what differs between two logs. What was carried is stored
+// too, where no other record has its sequence.
+func compareLeaves(export, stored leaves, carried []central.Record) EpochCompared {
+	brought := map[tlog.Hash]bool{}
+	for _, r := range carried {
+		brought[r.Leaf] = true
+		if _, ok := stored[r.Sequence]; !ok {
+			stored[r.Sequence] = r.Leaf
+		}
+	}
 	e := EpochCompared{Exported: uint64(len(export)), Stored: uint64(len(stored))}
 	// A leaf that is not where it should be may stand elsewhere.
 	elsewhere := map[tlog.Hash]uint64{}
@@ -198,7 +214,7 @@ func compareLeaves(export, stored leaves) EpochCompared {
 		case !atCRM:
 			e.MissingAtCRM = extend(e.MissingAtCRM, seq)
 		case here != there:
-			e.Other = append(e.Other, OtherLeaf{seq, here, there})
+			e.Other = append(e.Other, OtherLeaf{seq, here, there, brought[here]})
 		}
 	}
 	return e
@@ -246,7 +262,11 @@ func (c Comparison) Print(w io.Writer) error {
 			}
 		}
 		each(p, e.Other, func(o OtherLeaf) {
-			p.say("  record %d is another: leaf %s at the controller, %s at the CRM\n", o.Seq, o.Exported, o.Stored)
+			too := ""
+			if o.Carried {
+				too = ", which has that of the controller too, carried by a later record"
+			}
+			p.say("  record %d is another: leaf %s at the controller, %s at the CRM%s\n", o.Seq, o.Exported, o.Stored, too)
 		})
 		each(p, e.Moved, func(m Moved) { p.say("  record %d at the controller is record %d at the CRM\n", m.Exported, m.Stored) })
 		each(p, e.Order, func(seq uint64) { p.say("  record %d is exported out of order\n", seq) })

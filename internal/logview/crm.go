@@ -23,7 +23,7 @@ var every = []central.Checked{central.Good, central.Bad, central.Unchecked}
 
 // CRMRow is a stored record as it is shown.
 func CRMRow(r central.Record) Row {
-	row := Row{Controller: r.Controller, Epoch: r.Epoch}
+	row := Row{Controller: r.Controller, Epoch: r.Epoch, Carrier: r.Carrier}
 	row.Seq, row.Leaf, row.JWS = r.Sequence, r.Leaf, r.JWS
 	payload, err := visitorlog.Payload(r.JWS)
 	if err == nil {
@@ -36,6 +36,8 @@ func CRMRow(r central.Record) Row {
 		row.Damaged, row.Note = true, err.Error()
 	case r.Checked == central.Unchecked:
 		row.Note = "not yet checked"
+	case r.Carrier != "":
+		row.Note = "carried by record " + r.Carrier
 	}
 	return row
 }
@@ -50,16 +52,16 @@ type crmPages struct {
 
 // Pages lists records in the order in which they arrived, of one controller
 // and epoch or, if they are empty, of all; the last ones, or all if last is 0.
-// After them come those that were sent ahead of a backlog. With follow it
+// A record that another carried comes after it. After them come those that were sent ahead of a backlog. With follow it
 // gives each record once, when it was checked, and no early ones.
 func (c *CRM) Pages(ctx context.Context, controller, epoch string, last uint64, follow bool) (Pages, error) {
 	p := &crmPages{store: c.Store, follow: follow, early: !follow}
-	p.filter = central.Filter{Controller: controller, Epoch: epoch, Checked: every, Limit: pageSize}
+	p.filter = central.Filter{Controller: controller, Epoch: epoch, Checked: every, Carried: true, Limit: pageSize}
 	if last == 0 {
 		return p, nil
 	}
 	newest, err := c.Store.Records(ctx, central.Filter{
-		Controller: controller, Epoch: epoch, Newest: true, Limit: int(min(last, 1<<31)) + 1,
+		Controller: controller, Epoch: epoch, Newest: true, Carried: true, Limit: int(min(last, 1<<31)) + 1,
 		Checked: []central.Checked{central.Good, central.Bad},
 	})
 	if err != nil {
@@ -158,7 +160,24 @@ func (c *CRM) Show(ctx context.Context, e central.Epoch, seq uint64) (Row, []Che
 	if err != nil {
 		return Row{}, nil, err
 	}
-	return CRMRow(st.Record), []Check{
+	row := CRMRow(st.Record)
+	if st.Carrier != nil {
+		return row, []Check{
+			check(st.Signature, "signed by the controller's key, it and the record that carries it"),
+			check(st.Inclusion, fmt.Sprintf("the record that carries it is in its place in the tree of %d records of epoch %s", st.Size, st.Carrier.Epoch)),
+			check(st.Cosigned, "countersigned by "+c.Cosigner.Name()),
+		}, nil
+	}
+	others, err := c.Store.Carried(ctx, e.Controller, e.Epoch)
+	if err != nil {
+		return Row{}, nil, err
+	}
+	for _, o := range others {
+		if o.Sequence == seq {
+			row.Note = join("; ", row.Note, "FORK: another record of this sequence was carried by record "+o.Carrier)
+		}
+	}
+	return row, []Check{
 		check(st.Signature, "signed by the controller's key "+k.KeyID),
 		check(st.Link, "linked to the record before it"),
 		check(st.Inclusion, fmt.Sprintf("in its place in the tree of %d records", st.Size)),

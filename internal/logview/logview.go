@@ -24,6 +24,9 @@ type Row struct {
 	// Note is what a reader must know of the record, such as "early" or what
 	// is wrong with it; empty: nothing.
 	Note string
+	// Carrier is the id of the record of a later epoch that brought it to the
+	// CRM; empty: it came in its own log.
+	Carrier string
 	// Damaged says that only Seq, Controller, Epoch and Note can be relied upon.
 	Damaged bool
 }
@@ -35,12 +38,13 @@ type jsonRow struct {
 	Seq        uint64             `json:"seq"`
 	Leaf       string             `json:"leaf,omitempty"`
 	Note       string             `json:"note,omitempty"`
+	Carrier    string             `json:"carried_by,omitempty"`
 	Damaged    bool               `json:"damaged,omitempty"`
 	Record     *visitorlog.Record `json:"record,omitempty"`
 }
 
 func (r Row) json() jsonRow {
-	j := jsonRow{Controller: r.Controller, Epoch: r.Epoch, Seq: r.Seq, Note: r.Note, Damaged: r.Damaged}
+	j := jsonRow{Controller: r.Controller, Epoch: r.Epoch, Seq: r.Seq, Note: r.Note, Carrier: r.Carrier, Damaged: r.Damaged}
 	if !r.Damaged {
 		rec := r.Record
 		j.Leaf, j.Record = r.Leaf.String(), &rec
@@ -212,6 +216,8 @@ func What(r *visitorlog.Record) string {
 		return "log begun"
 	case visitorlog.LogPruned:
 		return "log pruned"
+	case visitorlog.RecordCarried:
+		return "record of an earlier log"
 	case visitorlog.Commissioned:
 		return "controller commissioned"
 	}
@@ -239,6 +245,9 @@ func Why(r *visitorlog.Record) string {
 	}
 	if d.Former != nil {
 		parts = append(parts, fmt.Sprintf("before it: %d records of epoch %s", d.Former.Size, dash(d.Former.Epoch)))
+	}
+	if c := d.Carried; c != nil {
+		parts = append(parts, fmt.Sprintf("carries record %d of epoch %s", c.Sequence, c.Epoch))
 	}
 	if d.Late && d.Occurred != nil {
 		parts = append(parts, "written late: it happened at "+d.Occurred.Format(time.RFC3339))

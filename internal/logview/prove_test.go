@@ -17,6 +17,7 @@ import (
 	"github.com/gatehouse-acs/gatehouse/access"
 	"github.com/gatehouse-acs/gatehouse/internal/keys"
 	"github.com/gatehouse-acs/gatehouse/visitorlog"
+	"github.com/gatehouse-acs/gatehouse/visitorlog/central"
 	"golang.org/x/mod/sumdb/note"
 )
 
@@ -281,14 +282,16 @@ func FuzzReadExport(f *testing.F) {
 
 func TestAComparisonNamesEveryDifference(t *testing.T) {
 	h := func(n byte) (out [32]byte) { out[0] = n; return out }
-	export := leaves{0: h(1), 1: h(2), 2: h(3), 3: h(4), 6: h(7), 7: h(8)}
+	export := leaves{0: h(1), 1: h(2), 2: h(3), 3: h(4), 6: h(7), 7: h(8), 8: h(10)}
 	stored := leaves{0: h(1), 1: h(3), 2: h(2), 3: h(9), 4: h(5), 5: h(6), 6: h(7)}
-	e := compareLeaves(export, stored)
+	// The tree does not hold what was carried.
+	carried := []central.Record{{Sequence: 3, Leaf: h(4)}, {Sequence: 7, Leaf: h(8)}}
+	e := compareLeaves(export, stored, carried)
 	want := EpochCompared{
-		Exported: 6, Stored: 7,
+		Exported: 7, Stored: 8,
 		MissingAtController: []Range{{4, 5}},
-		MissingAtCRM:        []Range{{7, 7}},
-		Other:               []OtherLeaf{{1, h(2), h(3)}, {2, h(3), h(2)}, {3, h(4), h(9)}},
+		MissingAtCRM:        []Range{{8, 8}},
+		Other:               []OtherLeaf{{1, h(2), h(3), false}, {2, h(3), h(2), false}, {3, h(4), h(9), true}},
 		Moved:               []Moved{{h(2), 1, 2}, {h(3), 2, 1}},
 	}
 	if got, err := json.Marshal(e); err != nil {
@@ -299,7 +302,7 @@ func TestAComparisonNamesEveryDifference(t *testing.T) {
 	if e.differences() != 6 {
 		t.Errorf("%d differences", e.differences())
 	}
-	if same := compareLeaves(export, export); same.differences() != 0 || same.Moved != nil {
+	if same := compareLeaves(export, export, nil); same.differences() != 0 || same.Moved != nil {
 		t.Errorf("%+v between a log and itself", same)
 	}
 
@@ -308,7 +311,7 @@ func TestAComparisonNamesEveryDifference(t *testing.T) {
 	for i := range uint64(30) {
 		many[i] = h(byte(100 + i))
 	}
-	c := compareLeaves(many, leaves{0: h(1), 1: h(2), 2: h(3), 3: h(4), 4: h(5), 5: h(6), 6: h(7), 7: h(8), 8: h(9), 9: h(10), 10: h(11), 11: h(12)})
+	c := compareLeaves(many, leaves{0: h(1), 1: h(2), 2: h(3), 3: h(4), 4: h(5), 5: h(6), 6: h(7), 7: h(8), 8: h(9), 9: h(10), 10: h(11), 11: h(12)}, nil)
 	var b strings.Builder
 	if err := (Comparison{Epochs: []EpochCompared{c}}).Print(&b); err != nil || !strings.Contains(b.String(), "and 2 more: --json lists them") ||
 		!strings.Contains(b.String(), "missing at the CRM: records 12 to 29\n") {

@@ -98,6 +98,9 @@ func Show(w io.Writer, r Row, checks []Check, zone *time.Location) error {
 	if h := d.Former; h != nil {
 		p.field("before it", fmt.Sprintf("%d records of epoch %s, root %s", h.Size, dash(h.Epoch), dash(h.Root)))
 	}
+	if c := d.Carried; c != nil {
+		p.field("carries", fmt.Sprintf("record %d of epoch %s: %s", c.Sequence, c.Epoch, c.JWS))
+	}
 	p.field("id", rec.ID)
 	p.field("leaf hash", r.Leaf.String())
 	p.field("previous", dash(d.Previous))

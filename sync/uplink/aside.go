@@ -13,8 +13,15 @@ import (
 // the other and one batch at a time: the receipt that answers a batch says
 // what the CRM holds of that epoch, and so where the next one begins.
 
+// What of them cannot be sent so is carried by records of the present epoch,
+// while that has nothing else to send.
+
 // maxRefusals is how often the CRM may answer a batch without taking it.
 const maxRefusals = 3
+
+// carryAtOnce is how many records are carried before their receipt is awaited.
+// A door that opens meanwhile waits for the commit of one of them at most.
+const carryAtOnce = 8
 
 // aside is the part of the loop that sends a database set aside.
 type aside struct {
@@ -25,6 +32,9 @@ type aside struct {
 	refusals int
 	wait     time.Duration
 	due      *time.Timer
+
+	carried string    // the epoch in which nothing more was left to carry
+	carryAt time.Time // not before
 }
 
 // drain sends the next batch of what was set aside, if its turn has come.
@@ -121,10 +131,35 @@ func (l *loop) overdueAside() {
 	}
 }
 
-// leave gives up what is left of a database. Its file stays.
+// carry has the log carry a few records that cannot be sent in any other way,
+// if all that it holds has arrived.
+func (l *loop) carry() {
+	a := &l.aside
+	if !l.synced || l.acked < l.head || a.db != nil || a.none != l.epoch || a.carried == l.epoch {
+		return
+	}
+	if wait := time.Until(a.carryAt); wait > 0 {
+		l.retry(wait)
+		return
+	}
+	pause := l.u.o.CarryEvery
+	switch n, err := l.u.o.Log.Carry(l.ctx, carryAtOnce); {
+	case err != nil:
+		l.fault("carry records that were set aside", err)
+		pause = l.u.o.Deadline
+		l.retry(pause)
+	case n == 0:
+		a.carried = l.epoch
+	default:
+		l.u.set(func(s *Status) { s.Carried += uint64(n) })
+	}
+	a.carryAt = time.Now().Add(pause)
+}
+
+// leave gives up sending what is left of a database: it is carried.
 func (l *loop) leave(why string, err error) {
 	a := &l.aside
-	l.u.o.Logger.Error("records that were set aside stay here: "+why, "file", a.db.Path(), "epoch", a.db.Epoch(),
+	l.u.o.Logger.Error("records that were set aside cannot be sent as their own log: "+why, "file", a.db.Path(), "epoch", a.db.Epoch(),
 		"acknowledged", a.db.Acknowledged(), "left", a.db.Owed(), "error", err)
 	if err := a.db.Leave(); err != nil {
 		l.fault("close records that were set aside", err)

@@ -514,6 +514,7 @@ func (l *loop) fill() {
 	}
 	l.early()
 	l.drain()
+	l.carry()
 }
 
 // damaged gives an error to the log that says that a record cannot be read

@@ -55,6 +55,7 @@ type Options struct {
 	EarlyEvery  time.Duration // between early batches; default 200 ms
 	StateEvery  time.Duration // between states on a connection in good order; default 1 min
 	AckEvery    time.Duration // between receipts written to the log; default 250 ms
+	CarryEvery  time.Duration // between records carried from what was set aside; default 250 ms
 }
 
 const (
@@ -65,6 +66,7 @@ const (
 	defaultEarlyEvery  = 200 * time.Millisecond
 	defaultStateEvery  = time.Minute
 	defaultAckEvery    = 250 * time.Millisecond
+	defaultCarryEvery  = 250 * time.Millisecond
 
 	burst        = 32 // batches at once beyond Rate
 	maxEarly     = 32 // records of an early batch
@@ -89,6 +91,7 @@ type Status struct {
 	Overdue      time.Time // since when a receipt has stayed out though messages were taken; zero: none has
 	Batches      uint64    // sent, again or not
 	Early        uint64    // early batches sent
+	Carried      uint64    // records written to carry, or name, records that were set aside
 	States       uint64
 	Receipts     uint64 // that verified
 	Bad          uint64 // receipts that did not verify
@@ -155,7 +158,7 @@ func (o *Options) defaults() {
 		v time.Duration
 	}{
 		{&o.Deadline, defaultDeadline}, {&o.MaxDeadline, defaultMaxDeadline}, {&o.EarlyEvery, defaultEarlyEvery},
-		{&o.StateEvery, defaultStateEvery}, {&o.AckEvery, defaultAckEvery},
+		{&o.StateEvery, defaultStateEvery}, {&o.AckEvery, defaultAckEvery}, {&o.CarryEvery, defaultCarryEvery},
 	} {
 		if *d.d <= 0 {
 			*d.d = d.v

@@ -121,6 +121,28 @@ func (s *Site) Stored(controller string) []Record {
 	return Export(s.T, "gatehouse-crm", "--data", s.CRMDir(), "--controller", controller)
 }
 
+// Carried are the leaf hashes of the records that the CRM has of a controller's
+// epoch in records of later ones alone, in the order in which it lists them,
+// and their sequences.
+func (s *Site) Carried(controller, epoch string) (leaves []string, seqs []uint64) {
+	s.T.Helper()
+	lines := json.NewDecoder(strings.NewReader(Tool(s.T, "gatehouse-crm", "log", "list", "--data", s.CRMDir(), "--controller", controller, "--epoch", epoch, "--last", "0", "--json")))
+	for lines.More() {
+		var line struct {
+			Seq       uint64
+			Leaf      string
+			CarriedBy string `json:"carried_by"`
+		}
+		if err := lines.Decode(&line); err != nil {
+			s.T.Fatal(err)
+		}
+		if line.CarriedBy != "" {
+			leaves, seqs = append(leaves, line.Leaf), append(seqs, line.Seq)
+		}
+	}
+	return leaves, seqs
+}
+
 // Unaccounted are the movements of strikes that none of the records accounts
 // for. One that does is a grant of its own at that door, and older. A record
 // that came late accounts for break-glass alone: others may not have opened.

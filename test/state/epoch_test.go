@@ -2,13 +2,16 @@ package state
 
 import (
 	"database/sql"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/gatehouse-acs/gatehouse/test/rig"
 	_ "github.com/mattn/go-sqlite3"
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // behind changes a database behind the back of the program that has it open.
@@ -59,6 +62,24 @@ func copyFile(t testing.TB, from, to string) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// carries waits for the CRM to have these records of an old epoch, each once,
+// in records of a later one.
+func (s *site) carries(c *controller, want []rig.Record) {
+	s.T.Helper()
+	var leaves []string
+	for _, r := range want {
+		leaves = append(leaves, tlog.RecordHash([]byte(r.JWS)).String())
+	}
+	var got []string
+	rig.Eventually(s.T, fmt.Sprintf("%d records are carried", len(want)), func() bool {
+		got, _ = s.Carried(c.Name, want[0].Epoch)
+		return len(got) >= len(want)
+	})
+	if !slices.Equal(got, leaves) {
+		s.T.Errorf("carried are %d records, want the %d that the CRM could not be sent: %v, want %v", len(got), len(want), got, leaves)
 	}
 }
 
@@ -171,9 +192,19 @@ func TestYesterdaysDatabase(t *testing.T) {
 		if len(aside) <= len(before) || granted(aside) != 1+entered {
 			t.Errorf("%d records set aside, %d granted; want those of yesterday and of the fork", len(aside), granted(aside))
 		}
-		rig.Eventually(t, "what stays here is said", func() bool {
-			return strings.Contains(c.Process.Log(), "records that were set aside stay here")
+		rig.Eventually(t, "that it is another log is said", func() bool {
+			return strings.Contains(c.Process.Log(), "records that were set aside cannot be sent as their own log")
 		})
+		// The CRM gets the fork's records all the same: what the two logs do not
+		// share, once.
+		var fork []rig.Record
+		for i, r := range aside {
+			if i >= len(before) || r.JWS != before[i].JWS {
+				fork = append(fork, r)
+			}
+		}
+		s.carries(c, fork)
+		c.Settled()
 		c.verified()
 	})
 
@@ -307,16 +338,28 @@ func TestWhatWasOwedWhenTheLogBeganAnewStillArrives(t *testing.T) {
 		c.Settled()
 		s.alarmed("new_epoch", epoch)
 		s.quiet("new_epoch", "gap")
-		readable := whole[:len(whole)-3]
+		readable, behind := whole[:len(whole)-3], whole[len(whole)-2:]
 		rig.Eventually(t, "the old epoch arrives as far as it can be read", func() bool {
 			return len(s.stored(c.Name)[epoch]) == len(readable)
 		})
 		rig.Begins(t, "the old epoch at the CRM", s.stored(c.Name)[epoch], readable)
 		s.alarmed("gap", "had not arrived")
-		rig.Eventually(t, "what stays here is said", func() bool {
-			return strings.Contains(c.Process.Log(), "records that were set aside stay here")
-		})
+		s.carries(c, behind)
+		s.alarmed("gap", fmt.Sprintf("record %d of epoch %s cannot be carried", len(whole)-3, epoch))
+		c.Settled()
 		c.verified()
+		// And once means once: the next start carries nothing.
+		c.stop()
+		size := len(c.Own())
+		c.Start()
+		c.enters(staff)
+		c.Settled()
+		for _, r := range c.Own()[size:] {
+			if r.Type == "gatehouse.log.carried" || r.Type == "gatehouse.log.gap" {
+				t.Errorf("after the next start: %s, %s", r.Type, r.Data.Detail)
+			}
+		}
+		s.carries(c, behind)
 	}
 
 	t.Run("found at the start", func(t *testing.T) {
@@ -364,6 +407,86 @@ func TestWhatWasOwedWhenTheLogBeganAnewStillArrives(t *testing.T) {
 			t.Error("what has arrived is sent again")
 		}
 	})
+}
+
+// TestAFlippedByteInTheOutboxCostsOneRecord flips one bit of one record in the
+// middle of what the CRM does not have, and kills the daemon again and again
+// while it carries those behind it: all others arrive, each once.
+func TestAFlippedByteInTheOutboxCostsOneRecord(t *testing.T) {
+	t.Parallel()
+	s, c := newSite(t)
+	s.StartCRM()
+	c.Start()
+	c.enters(staff)
+	c.Settled()
+	s.stopCRM()
+	for card := range uint64(40) {
+		c.denied(1000+card, "")
+	}
+	c.stop()
+	whole := c.Own()
+	epoch, lost := whole[0].Epoch, len(whole)-30
+	flipBody(t, filepath.Join(c.Data, "records.db"), lost)
+	s.StartCRM()
+	c.Start()
+	// Killed while it carries: the CRM has some of them, and not all.
+	behind := whole[lost+1:]
+	for kills, had := 0, 0; kills < 3; {
+		rig.Eventually(t, "more is carried", func() bool {
+			got, _ := s.Carried(c.Name, epoch)
+			more := len(got) > had
+			had = len(got)
+			return more
+		})
+		if had == len(behind) {
+			if kills == 0 {
+				t.Fatal("all was carried before the daemon could be killed: nothing is shown")
+			}
+			break
+		}
+		c.kill()
+		kills++
+		c.Start()
+	}
+	s.carries(c, behind)
+	rig.Begins(t, "the old epoch at the CRM", s.stored(c.Name)[epoch], whole[:lost])
+	if n := len(s.stored(c.Name)[epoch]); n != lost {
+		t.Errorf("the CRM's tree has %d records of the old epoch, want %d", n, lost)
+	}
+	c.enters(staff)
+	c.Settled()
+	s.alarmed("new_epoch", epoch)
+	s.alarmed("gap", fmt.Sprintf("record %d of epoch %s cannot be carried", lost, epoch))
+	s.quiet("new_epoch", "gap")
+	carriers := 0
+	for _, r := range c.Own() {
+		if r.Type == "gatehouse.log.carried" {
+			carriers++
+		}
+	}
+	if carriers != len(behind) {
+		t.Errorf("%d records carry %d", carriers, len(behind))
+	}
+	s.carries(c, behind)
+	c.verified()
+}
+
+// flipBody flips one bit in the middle of a record's body.
+func flipBody(t *testing.T, path string, seq int) {
+	t.Helper()
+	db, err := sql.Open("sqlite3", "file:"+path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var body []byte
+	if err := db.QueryRow(`SELECT body FROM rec WHERE seq = ?`, seq).Scan(&body); err != nil {
+		t.Fatal(err)
+	}
+	body[len(body)/2] ^= 1
+	if _, err := db.Exec(`UPDATE rec SET body = ? WHERE seq = ?`, body, seq); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestThePolicysFloorOutlivesTheEpoch: an allowlist that was replaced does not

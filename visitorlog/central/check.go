@@ -106,12 +106,14 @@ func (s *Store) Check(ctx context.Context) (int, error) {
 
 // verdict is what a check found.
 type verdict struct {
-	seq    uint64
-	jws    string
-	leaf   tlog.Hash
-	before string // the leaf before it, base64; empty at the first
-	record visitorlog.Record
-	fault  error
+	id      int64
+	seq     uint64
+	jws     string
+	leaf    tlog.Hash
+	before  string // the leaf before it, base64; empty at the first
+	record  visitorlog.Record
+	carried []visitorlog.Entry // what it carries, of other epochs
+	fault   error
 }
 
 func (s *Store) checkEpoch(ctx context.Context, key Key, log, from int64, controller, epoch string) (int, error) {
@@ -121,7 +123,7 @@ func (s *Store) checkEpoch(ctx context.Context, key Key, log, from int64, contro
 	}
 	inParallel(len(list), func(i int) {
 		v := &list[i]
-		v.record, v.fault = visitorlog.VerifyRecord(v.jws, controller, epoch, v.seq, key)
+		v.record, v.carried, v.fault = verifyRecord(v.jws, controller, epoch, v.seq, key)
 		if v.fault == nil {
 			v.fault = v.record.Follows(v.before)
 		}
@@ -155,7 +157,7 @@ func (s *Store) checkEpoch(ctx context.Context, key Key, log, from int64, contro
 // unchecked reads the next records to check, each with the leaf before it.
 func (s *Store) unchecked(ctx context.Context, log, from int64) ([]verdict, error) {
 	rows, err := s.r.QueryContext(ctx, `
-		SELECT seq, jws, leaf FROM records WHERE log = $1 AND seq >= $2 AND seq < $3 ORDER BY seq`,
+		SELECT id, seq, jws, leaf FROM records WHERE log = $1 AND seq >= $2 AND seq < $3 ORDER BY seq`,
 		log, max(from-1, 0), from+checkAtOnce)
 	if err != nil {
 		return nil, err
@@ -165,7 +167,7 @@ func (s *Store) unchecked(ctx context.Context, log, from int64) ([]verdict, erro
 	for rows.Next() {
 		var v verdict
 		var leaf []byte
-		if err := rows.Scan(&v.seq, &v.jws, &leaf); err != nil {
+		if err := rows.Scan(&v.id, &v.seq, &v.jws, &leaf); err != nil {
 			return nil, err
 		}
 		copy(v.leaf[:], leaf)
@@ -198,8 +200,16 @@ func (s *Store) settle(ctx context.Context, t *tx, log int64, controller, epoch 
 		WHERE log = $7 AND seq = $8`,
 		string(r.Type), orNull(r.Subject), micros(r.Time), orNull(r.Data.Door), orNull(r.Data.Decision), orNull(string(r.Data.Reason)),
 		log, int64(v.seq))
-	if err != nil || r.Type != visitorlog.Gap {
+	if err != nil {
 		return err
+	}
+	for _, e := range v.carried {
+		if err := t.keepCarried(ctx, controller, v, e); err != nil {
+			return err
+		}
+	}
+	if r.Type != visitorlog.Gap {
+		return nil
 	}
 	return t.alarm(ctx, Alarm{Kind: AlarmGap, Controller: controller, Epoch: epoch, Sequence: &v.seq,
 		Detail: fmt.Sprintf("record %d: %s", v.seq, r.Data.Detail)})

@@ -245,6 +245,9 @@ func (s *Store) extend(ctx context.Context, t *tx, from registered, present *log
 	if err != nil {
 		return nil, "", fmt.Errorf("drop early records: %w", err)
 	}
+	if err := t.overtaken(ctx, next.id, b, present.size, next.size); err != nil {
+		return nil, "", err
+	}
 	return next, Applied, nil
 }
 

@@ -3,6 +3,7 @@ package central
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -21,11 +22,15 @@ type Record struct {
 	Received   time.Time
 	Checked    Checked
 	Fault      string // what is wrong with it, if it is bad
-	id         int64
+	// Carrier is the id of the record that brought it, of a later epoch; empty:
+	// it is in its own epoch's tree.
+	Carrier string
+	id      int64 // of the carrier, if there is one
+	carried int64 // 0: it is not
 }
 
 // Position is the record's place in the order in which Records lists.
-func (r Record) Position() Position { return Position{r.id} }
+func (r Record) Position() Position { return Position{r.id, r.carried} }
 
 // Checked says whether a record's signature and content were verified.
 type Checked string
@@ -39,7 +44,7 @@ const (
 
 // Position is a place in the order in which records arrived: after the record
 // that it was got from. The zero Position is before the first record.
-type Position struct{ id int64 }
+type Position struct{ id, carried int64 }
 
 // Filter chooses records. A zero field does not restrict.
 type Filter struct {
@@ -54,6 +59,7 @@ type Filter struct {
 	// Checked lists records in one of these states; nil: only good ones. What
 	// Door to Until ask for is known only of good ones.
 	Checked []Checked
+	Carried bool // list carried records too, each after its carrier; not with Door to Until
 	Newest  bool // the last to arrive first; After is then ignored
 	After   Position
 	Limit   int // 0: 1,000
@@ -64,6 +70,9 @@ const defaultLimit = 1000
 // Records lists records in the order in which they arrived, which within an
 // epoch is that of their sequence.
 func (s *Store) Records(ctx context.Context, f Filter) ([]Record, error) {
+	if f.Carried && (f.Door != "" || f.Person != "" || f.Type != "" || f.Decision != "" || !f.From.IsZero() || !f.Until.IsZero()) {
+		return nil, errors.New("list records: what carried ones say is in no column")
+	}
 	var where []string
 	var args []any
 	and := func(condition string, arg any) {
@@ -123,7 +132,12 @@ func (s *Store) Records(ctx context.Context, f Filter) ([]Record, error) {
 		r.Received, r.Checked, r.Fault = fromMicros(received), Checked(checked.String), fault.String
 		list = append(list, r)
 	}
-	return list, rows.Err()
+	if err := rows.Err(); err != nil || !f.Carried {
+		return list, err
+	}
+	rows.Close()
+	carried, err := s.carriedPage(ctx, f, limit)
+	return merged(list, carried, f.Newest, limit), err
 }
 
 // placeholders is "$3, $4" for 2 after the first 2.

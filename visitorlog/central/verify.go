@@ -128,6 +128,15 @@ func (s *Store) checkFile(ctx context.Context) error {
 	if strays > 0 {
 		return &Fault{Controller: "database", First: -1, What: fmt.Sprintf("%d rows belong to no epoch", strays)}
 	}
+	err = s.r.QueryRowContext(ctx, `SELECT count(*) FROM carried c
+		WHERE NOT EXISTS (SELECT 1 FROM records r WHERE r.id = c.carrier AND r.checked = 'ok' AND r.type = $1)`,
+		string(visitorlog.RecordCarried)).Scan(&strays)
+	if err != nil {
+		return fmt.Errorf("check the database: %w", err)
+	}
+	if strays > 0 {
+		return &Fault{Controller: "database", First: -1, What: fmt.Sprintf("%d records were carried by none that is stored", strays)}
+	}
 	return s.checkEpochs(ctx)
 }
 
@@ -219,7 +228,7 @@ func (s *Store) verifyEpoch(ctx context.Context, e Epoch, cosigner note.Verifier
 		inParallel(len(rows), func(i int) {
 			r := &rows[i]
 			r.leaf = tlog.RecordHash([]byte(r.jws))
-			r.record, r.fault = visitorlog.VerifyRecord(r.jws, e.Controller, e.Epoch, r.seq, key)
+			r.record, r.carried, r.fault = verifyRecord(r.jws, e.Controller, e.Epoch, r.seq, key)
 		})
 		for i := range rows {
 			r := &rows[i]
@@ -241,6 +250,11 @@ func (s *Store) verifyEpoch(ctx context.Context, e Epoch, cosigner note.Verifier
 			case Good:
 				if c := r.columns(); c != "" {
 					return fault(seq, seq, fmt.Sprintf("its column %q does not say what the record says", c))
+				}
+				if what, err := s.checkCarried(ctx, e.Controller, r); err != nil {
+					return err
+				} else if what != "" {
+					return fault(seq, seq, what)
 				}
 			case Bad:
 				return fault(seq, seq, "it is marked as bad and is not")
@@ -369,7 +383,7 @@ func (s *Store) growOne(tree *grown, leaf tlog.Hash, nodes map[int64][]byte, fau
 // rows reads records and the nodes that they complete.
 func (s *Store) rows(ctx context.Context, log, from, to int64) ([]row, map[int64][]byte, error) {
 	q, err := s.r.QueryContext(ctx, `
-		SELECT seq, jws, leaf, checked, fault, type, subject, time, door, decision, reason
+		SELECT id, seq, jws, leaf, checked, fault, type, subject, time, door, decision, reason
 		FROM records WHERE log = $1 AND seq >= $2 AND seq < $3 ORDER BY seq`, log, from, to)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read records: %w", err)
@@ -378,7 +392,7 @@ func (s *Store) rows(ctx context.Context, log, from, to int64) ([]row, map[int64
 	var list []row
 	for q.Next() {
 		var r row
-		err := q.Scan(&r.seq, &r.jws, &r.storedLeaf, &r.checked, &r.note, &r.kind, &r.subject, &r.time, &r.door, &r.decision, &r.reason)
+		err := q.Scan(&r.id, &r.seq, &r.jws, &r.storedLeaf, &r.checked, &r.note, &r.kind, &r.subject, &r.time, &r.door, &r.decision, &r.reason)
 		if err != nil {
 			return nil, nil, fmt.Errorf("read records: %w", err)
 		}
@@ -502,6 +516,9 @@ type Standing struct {
 	Inclusion error             // in the tree of Size records
 	Cosigned  error             // that tree's root, by the log and by the CRM
 	Size      uint64
+	// Carrier stands for a carried record in the tree: Inclusion, Cosigned and
+	// Size are of it, and there is no Link. Nil: the record is not carried.
+	Carrier *Record
 }
 
 // ErrNoRecord is returned for a sequence that is not stored.
@@ -511,7 +528,7 @@ var ErrNoRecord = errors.New("no such record")
 // instead of the whole tree.
 func (s *Store) Standing(ctx context.Context, e Epoch, seq uint64, cosigner note.Verifier) (Standing, error) {
 	if seq >= e.Size {
-		return Standing{}, fmt.Errorf("record %d: %w: %d are stored, from 0 on", seq, ErrNoRecord, e.Size)
+		return s.carriedStanding(ctx, e, seq, cosigner)
 	}
 	list, _, err := s.rows(ctx, e.log, max(int64(seq)-1, 0), int64(seq)+1)
 	if err != nil {
@@ -528,7 +545,7 @@ func (s *Store) Standing(ctx context.Context, e Epoch, seq uint64, cosigner note
 	if err != nil {
 		return st, err
 	}
-	if st.Parsed, st.Signature = visitorlog.VerifyRecord(r.jws, e.Controller, e.Epoch, seq, key); st.Signature == nil {
+	if st.Parsed, _, st.Signature = verifyRecord(r.jws, e.Controller, e.Epoch, seq, key); st.Signature == nil {
 		before := ""
 		if seq > 0 {
 			before = tlog.RecordHash([]byte(list[0].jws)).String()
