@@ -91,7 +91,6 @@ type Status struct {
 	Overdue      time.Time // since when a receipt has stayed out though messages were taken; zero: none has
 	Batches      uint64    // sent, again or not
 	Early        uint64    // early batches sent
-	Carried      uint64    // records written to carry, or name, records that were set aside
 	States       uint64
 	Receipts     uint64 // that verified
 	Bad          uint64 // receipts that did not verify

@@ -206,6 +206,17 @@ func TestYesterdaysDatabase(t *testing.T) {
 		s.carries(c, fork)
 		c.Settled()
 		c.verified()
+		// A comparison says of each that the CRM has both.
+		export := filepath.Join(t.TempDir(), "fork.ndjson")
+		files, err := filepath.Glob(filepath.Join(c.Data, "records-*.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rig.Tool(t, "gatehouse", "log", "export", "--data", c.Data, "--database", filepath.Base(files[0]), "--out", export)
+		said, _, err := rig.Run(t, "gatehouse-crm", "compare", export, "--data", s.CRMDir())
+		if err == nil || !strings.Contains(said, "carried by a later record") || strings.Contains(said, "missing at the CRM") {
+			t.Errorf("compare: %v, %s", err, said)
+		}
 	})
 
 	t.Run("the whole card, and heard at once: shorter than what was sent", func(t *testing.T) {
@@ -420,12 +431,16 @@ func TestAFlippedByteInTheOutboxCostsOneRecord(t *testing.T) {
 	c.enters(staff)
 	c.Settled()
 	s.stopCRM()
-	for card := range uint64(40) {
+	for range 5 {
+		c.enters(staff)
+	}
+	for card := range uint64(18) { // more would not be recorded one by one
 		c.denied(1000+card, "")
 	}
 	c.stop()
 	whole := c.Own()
-	epoch, lost := whole[0].Epoch, len(whole)-30
+	epoch, lost := whole[0].Epoch, len(whole)-28
+	c.destroyed = granted(whole[lost : lost+1])
 	flipBody(t, filepath.Join(c.Data, "records.db"), lost)
 	s.StartCRM()
 	c.Start()
@@ -469,6 +484,10 @@ func TestAFlippedByteInTheOutboxCostsOneRecord(t *testing.T) {
 	}
 	s.carries(c, behind)
 	c.verified()
+	shown := rig.Tool(t, "gatehouse-crm", "log", "show", c.Name, fmt.Sprint(lost+1), "--epoch", epoch, "--data", s.CRMDir())
+	if !strings.Contains(shown, "carried by record "+c.epoch()) || strings.Contains(shown, "NOT VERIFIED") {
+		t.Error(shown)
+	}
 }
 
 // flipBody flips one bit in the middle of a record's body.
