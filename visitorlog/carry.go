@@ -27,6 +27,10 @@ const (
 	carryState = "carried/"
 
 	maxProbes = 1 << 16 // records in a row that are looked for in vain at once
+
+	// carrySpare bytes are left to the doors: what is carried is on the disk
+	// already, and can wait.
+	carrySpare = 64 << 20
 )
 
 // errUnwilling: it is the present epoch that is to blame, not what was set
@@ -91,6 +95,10 @@ func (l *Log) carryFrom(ctx context.Context, path string, most int) (wrote int, 
 		next, err := a.carried(ctx, kept)
 		if err != nil || next >= a.size {
 			return wrote, err
+		}
+		if free, err := freeSpace(l.dir); err == nil && free < carrySpare {
+			return wrote, fmt.Errorf("carry record %d of epoch %s: %w: the disk has room for %d bytes, of which %d are left to the doors",
+				next, a.Epoch(), errUnwilling, free, carrySpare)
 		}
 		draft, end, err := a.draft(ctx, next)
 		if err != nil {

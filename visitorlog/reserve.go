@@ -62,14 +62,20 @@ func (r *reserve) restore(log *slog.Logger) {
 			return
 		}
 	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(filepath.Dir(r.path), &st); err == nil && st.Bavail*uint64(st.Bsize) < 2*reserveSize {
+	if free, err := freeSpace(filepath.Dir(r.path)); err == nil && free < 2*reserveSize {
 		log.Warn("disk full: no room to keep space for break-glass records", "kept_bytes", r.size)
 		return
 	}
 	if err := r.take(reserveSize); err != nil {
 		log.Warn("no space kept for break-glass records", "error", err)
 	}
+}
+
+// freeSpace is how many bytes the file system of a folder still takes.
+func freeSpace(dir string) (uint64, error) {
+	var st unix.Statfs_t
+	err := unix.Statfs(dir, &st)
+	return st.Bavail * uint64(st.Bsize), err
 }
 
 // take fills the file with size bytes that the file system cannot promise to

@@ -146,7 +146,7 @@ func (l *loop) carry() {
 	switch n, err := l.u.o.Log.Carry(l.ctx, carryAtOnce); {
 	case err != nil:
 		l.fault("carry records that were set aside", err)
-		pause = l.u.o.Deadline
+		pause = l.u.o.MaxDeadline
 		l.retry(pause)
 	case n == 0:
 		a.carried = l.epoch
