@@ -478,8 +478,13 @@ func TestALineCutShortIsNoRefusal(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	if _, err := r.Read(t.Context()); err != nil {
-		t.Error(err)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for _, err := r.Read(ctx); err != nil; _, err = r.Read(ctx) { // until the bus has heard of the site, too
+		if ctx.Err() != nil || w.Err() != nil {
+			t.Fatal(err, w.Err())
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 
