@@ -19,11 +19,16 @@ type Verification struct {
 	Trouble string    // why it could not look; empty: it could
 }
 
-// Verification is a snapshot.
+// Verification is a snapshot. What was found wrong with a log that was set
+// aside since is no fault of the present one: a new epoch was the answer to it.
 func (l *Log) Verification() Verification {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return l.whole
+	v := l.whole
+	if v.Epoch != l.opening.Epoch {
+		v.Fault, v.Trouble = "", ""
+	}
+	return v
 }
 
 func (l *Log) setVerification(change func(*Verification)) {

@@ -286,6 +286,16 @@ func TestTheWholeLogIsVerifiedAfterTheStart(t *testing.T) {
 	}
 }
 
+func TestWhatWasWrongWithALogSetAsideIsNoFaultOfThePresentOne(t *testing.T) {
+	l := open(t, t.TempDir(), shared().options())
+	for epoch, want := range map[string]string{l.Epoch(): "damaged", newEpoch(): ""} {
+		l.setVerification(func(v *Verification) { *v = Verification{Epoch: epoch, Ended: time.Now(), Fault: "damaged"} })
+		if got := l.Verification().Fault; got != want {
+			t.Errorf("of epoch %s, the present one is %s: %q, not %q", epoch, l.Epoch(), got, want)
+		}
+	}
+}
+
 func TestTheVerificationWaitsWhileABacklogIsSent(t *testing.T) {
 	l := open(t, t.TempDir(), shared().options())
 	appendN(t, l, 2*ofBacklog)
