@@ -86,7 +86,12 @@ type Entry struct {
 	Rights     []Right
 	Extended   bool // this person needs the door unlocked for longer
 	BreakGlass bool // opens in an emergency, always alarmed
-	Visit      *Visit
+	Operator   bool // may enrol others
+	// PIN and DuressPIN are keyed hashes; nil: the person has none.
+	PIN, DuressPIN []byte
+	// Instead are other factors of a person who cannot give some.
+	Instead []Substitution
+	Visit   *Visit
 }
 
 // Right allows one door within one schedule.
@@ -106,6 +111,24 @@ type Query struct {
 	Lockdown   bool
 	Unreadable bool   // the frame fits none of the reader's formats
 	Entry      *Entry // nil: not on the allowlist
+
+	// Rules say which factors the door asks for: of those whose schedule contains
+	// the moment, the first. A door without rules asks for the badge.
+	Rules []Rule
+	Given Factor // that the person has proved
+	// Possible are the factors that the readers on this side can take and that
+	// the person has.
+	Possible Factor
+	// Weak are the factors that may not open alone here, as what took them is not
+	// authenticated.
+	Weak Factor
+	// Refused is the factor that was given last and is not the person's; 0: none.
+	Refused      Factor
+	Over         bool // nothing more is waited for
+	Duress       bool // one of the factors is given only under a threat
+	DuressOpens  bool // and opens all the same
+	PersonLocked bool // out, after too many failures
+	ReaderLocked bool // the same of the reader
 }
 
 // Decision is the answer to a Query.
@@ -113,4 +136,7 @@ type Decision struct {
 	Granted    bool
 	Reason     Reason
 	BreakGlass bool // granted only because the credential breaks the glass
+	// More are the factors of which any may come next, when only factors are
+	// missing and they may still come.
+	More Factor
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 
 	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/biometric"
 	"github.com/gatehouse-acs/gatehouse/drivers/gpio"
 	"github.com/gatehouse-acs/gatehouse/drivers/sim"
 	"github.com/gatehouse-acs/gatehouse/drivers/wiegand"
@@ -61,6 +62,9 @@ type Bus interface {
 	Strike(device any) (Strike, error)
 	Input(device any) (Input, error)
 	Indicator(device any) (Indicator, error)
+	// Scanner is an error of a driver that has none: its own bus then lacks the
+	// method.
+	Scanner(device any) (biometric.Scanner, error)
 	Close() error
 }
 
@@ -152,6 +156,16 @@ func (b bus[D, B, R, S, I, N]) Input(device any) (Input, error) {
 
 func (b bus[D, B, R, S, I, N]) Indicator(device any) (Indicator, error) {
 	return part[D, N, Indicator](b.name, b.own.Indicator, device)
+}
+
+func (b bus[D, B, R, S, I, N]) Scanner(device any) (biometric.Scanner, error) {
+	own, ok := any(b.own).(interface {
+		Scanner(*D) (biometric.Scanner, error)
+	})
+	if !ok {
+		return nil, fmt.Errorf("driver %s: it has no scanners of fingers or eyes", b.name)
+	}
+	return part[D, biometric.Scanner, biometric.Scanner](b.name, own.Scanner, device)
 }
 
 func (b bus[D, B, R, S, I, N]) Close() error { return b.own.Close() }

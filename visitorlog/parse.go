@@ -2,12 +2,14 @@ package visitorlog
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,6 +34,9 @@ const (
 	maxDetail = 4096
 	maxPart   = 128 // a reader's name has up to 63
 	maxTrials = 256
+
+	maxOutcomes = 64
+	maxParts    = 12 // ten fingers and two eyes
 )
 
 var (
@@ -46,6 +51,7 @@ var Types = []Type{
 	DoorForced, DoorHeld, DoorClosed, RequestToExit, DoorFault, ReaderFault, Tamper, BreakGlass, Lockdown,
 	OperatorAction, PolicyApplied, ConfigurationChanged, ClockCorrected, ReviewSigned,
 	Gap, EpochStarted, LogPruned, Commissioned, RecordCarried,
+	Duress, EnrollmentMade, EnrollmentRevoked, EnrollmentOrphaned, ReaderProvisioned,
 }
 
 var knownTypes = func() map[Type]bool {
@@ -211,7 +217,7 @@ func (d *Data) check() error {
 			return fmt.Errorf("occurred: %w", err)
 		}
 	}
-	if err := checkTrials(d.Trials); err != nil {
+	if err := errors.Join(checkTrials(d.Trials), checkOutcomes(d.Outcomes), checkEnrollment(d.Enrollment)); err != nil {
 		return err
 	}
 	return errors.Join(checkFormer(d.Former), checkCarried(d.Carried))
@@ -232,6 +238,52 @@ func checkCarried(c *Carried) error {
 		return errors.New("carried: not a compact JWS")
 	}
 	return nil
+}
+
+// factorOutcomes are all that a factor can come to.
+var factorOutcomes = []string{OutcomeProved, OutcomeNoMatch, OutcomeFake, OutcomeMissing, OutcomeUnavailable}
+
+func checkOutcomes(outcomes []FactorOutcome) error {
+	if len(outcomes) > maxOutcomes {
+		return fmt.Errorf("%d outcomes: more than %d", len(outcomes), maxOutcomes)
+	}
+	for _, o := range outcomes {
+		if _, err := access.ParseFactors(o.Factor); err != nil || strings.Contains(o.Factor, "+") {
+			return fmt.Errorf("outcome of factor %q", o.Factor)
+		}
+		if !slices.Contains(factorOutcomes, o.Outcome) {
+			return fmt.Errorf("outcome %q", o.Outcome)
+		}
+		if !controllerForm.MatchString(o.Reader) {
+			return fmt.Errorf("outcome at reader %q", o.Reader)
+		}
+	}
+	return nil
+}
+
+func checkEnrollment(e *Enrollment) error {
+	if e == nil {
+		return nil
+	}
+	for _, name := range append(slices.Clone(e.Parts), e.Scanner, cmp.Or(e.From, e.Scanner)) {
+		if !controllerForm.MatchString(name) {
+			return fmt.Errorf("enrolment: %q is no name", name)
+		}
+	}
+	for _, person := range []string{e.Operator, cmp.Or(e.Approver, e.Operator)} {
+		if !personForm.MatchString(person) {
+			return fmt.Errorf("enrolment: %q is no person", person)
+		}
+	}
+	if e.Instead != "" {
+		if _, err := access.ParseFactors(e.Instead); err != nil || strings.Contains(e.Instead, "+") {
+			return fmt.Errorf("enrolment: factor %q", e.Instead)
+		}
+	}
+	if len(e.Parts) > maxParts {
+		return fmt.Errorf("enrolment of %d parts: more than %d", len(e.Parts), maxParts)
+	}
+	return checkText("enrolment: notice", e.Notice, maxText)
 }
 
 func checkTrials(trials []Trial) error {
@@ -341,6 +393,12 @@ func (r *Record) checkType() error {
 		return need(len(d.Trials) > 0, "trials")
 	case RecordCarried:
 		return need(d.Carried != nil, "carried")
+	case Duress:
+		return errors.Join(need(r.Subject != "", "subject"), need(d.Door != "", "door"), need(d.Reader != "", "reader"), need(d.Cause != nil, "cause"))
+	case EnrollmentMade, EnrollmentRevoked:
+		return errors.Join(need(r.Subject != "", "subject"), need(d.Enrollment != nil, "enrollment"))
+	case EnrollmentOrphaned, ReaderProvisioned:
+		return errors.Join(need(d.Reader != "", "reader"), need(d.Detail != "", "detail"))
 	}
 	return nil
 }

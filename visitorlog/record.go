@@ -37,7 +37,14 @@ const (
 	EpochStarted         Type = "gatehouse.log.epoch_started"
 	LogPruned            Type = "gatehouse.log.pruned"
 	Commissioned         Type = "gatehouse.controller.commissioned" // a person tried the parts of the doors
-	RecordCarried        Type = "gatehouse.log.carried"             // a record of an earlier epoch, whose own log cannot be gone on with
+	// Duress is a person who gave what is given only under a threat. Nothing at
+	// the door shows it.
+	Duress             Type = "gatehouse.duress"
+	EnrollmentMade     Type = "gatehouse.enrollment.made"
+	EnrollmentRevoked  Type = "gatehouse.enrollment.revoked"
+	EnrollmentOrphaned Type = "gatehouse.enrollment.orphaned" // a scanner keeps what nobody enrolled, or lost what somebody did
+	ReaderProvisioned  Type = "gatehouse.reader.provisioned"  // a reader was given a key, an address or a rate
+	RecordCarried      Type = "gatehouse.log.carried"         // a record of an earlier epoch, whose own log cannot be gone on with
 )
 
 // Record is the payload of a record's JWS: a CloudEvents 1.0 object.
@@ -67,7 +74,10 @@ type Data struct {
 	Direction access.Direction `json:"direction,omitempty"`
 	Decision  string           `json:"decision,omitempty"` // granted or denied
 	Reason    access.Reason    `json:"reason,omitempty"`
-	Factors   []string         `json:"factors,omitempty"` // such as badge
+	Factors   []string         `json:"factors,omitempty"` // that were proved, such as badge
+	// Outcomes are how the factors that were asked for came out, in their order,
+	// where there were more than one.
+	Outcomes []FactorOutcome `json:"outcomes,omitempty"`
 	// Foreign marks a badge whose bits did not come in the time that is usual for
 	// its reader: something else may be sending on its wires.
 	Foreign bool          `json:"foreign,omitempty"`
@@ -86,6 +96,8 @@ type Data struct {
 	Occurred *time.Time `json:"occurred,omitempty"`
 	// Trials are what a person tried of the controller's parts, in commissioned.
 	Trials []Trial `json:"trials,omitempty"`
+	// Enrollment is what was enrolled or revoked, in enrollment.made and .revoked.
+	Enrollment *Enrollment `json:"enrollment,omitempty"`
 	// Former is the head of the epoch before this one, in epoch_started.
 	Former *Head `json:"former,omitempty"`
 	// Carried is the record of an earlier epoch, in carried.
@@ -119,6 +131,35 @@ const (
 	TrialFailed  = "failed"
 	TrialSkipped = "skipped"
 )
+
+// FactorOutcome is how one factor came out. It holds no score, and nothing of
+// whom else a finger may be.
+type FactorOutcome struct {
+	Factor  string `json:"factor"`  // such as fingerprint
+	Outcome string `json:"outcome"` // proved, or how it failed
+	Reader  string `json:"reader"`  // or scanner
+}
+
+// The outcomes of a factor.
+const (
+	OutcomeProved      = "proved"
+	OutcomeNoMatch     = "no_match"    // somebody else's finger or eye, or a wrong PIN
+	OutcomeFake        = "fake"        // the scanner found that it does not live
+	OutcomeMissing     = "missing"     // it did not come in time
+	OutcomeUnavailable = "unavailable" // its reader is faulty, or the person has none
+)
+
+// Enrollment is what was enrolled of the record's person. There is nothing of
+// a finger or an eye in it but which one it is.
+type Enrollment struct {
+	Scanner  string   `json:"scanner"`
+	Parts    []string `json:"parts"`             // such as right-index; empty: the person has other factors instead
+	Notice   string   `json:"notice,omitempty"`  // version of the notice that the person agreed to
+	Instead  string   `json:"instead,omitempty"` // the factor of a person who did not, or cannot
+	Operator string   `json:"operator"`          // pseudonymous id
+	Approver string   `json:"approver,omitempty"`
+	From     string   `json:"from,omitempty"` // the scanner that it was copied from
+}
 
 // Head names the size and root of a log.
 type Head struct {

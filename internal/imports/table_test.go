@@ -9,8 +9,9 @@ const everything = "..."
 // without a package.
 var table = map[string][]string{
 	// The domain: no I/O, no clock.
-	"badge":  {"internal/spelling"},
-	"access": {"badge"},
+	"badge":     {"internal/spelling"},
+	"biometric": {},
+	"access":    {"badge"},
 
 	// What is kept.
 	"access/allowlist":   {"access", "badge", "internal/spelling"},
@@ -18,8 +19,8 @@ var table = map[string][]string{
 	"visitorlog/central": {"visitorlog", "access"},
 
 	// What is at the door.
-	"door":            {"access", "badge", "visitorlog"},
-	"drivers":         {"badge", "drivers/..."}, // its table names each of them
+	"door":            {"access", "badge", "biometric", "visitorlog"},
+	"drivers":         {"badge", "biometric", "drivers/..."}, // its table names each of them
 	"drivers/gpio":    {"badge", "internal/spelling"},
 	"drivers/wiegand": {"badge", "drivers/gpio"},
 	"drivers/osdp":    {}, // a protocol package for everybody
@@ -94,7 +95,7 @@ var owners = map[string][]string{
 // pure are the files that decide: what they know comes in, what they want goes
 // out. They do no I/O, read no clock and start no goroutine.
 var pure = []string{
-	"badge/*.go", "access/*.go", "door/machine*.go",
+	"badge/*.go", "biometric/*.go", "access/*.go", "door/machine*.go",
 	"drivers/wiegand/decoder.go", "drivers/wiegand/frame.go", "drivers/wiegand/timing.go", "drivers/wiegand/health.go",
 }
 

@@ -12,6 +12,8 @@ import (
 const (
 	sealRecords   = "records"
 	sealAllowlist = "allowlist"
+	sealTemplates = "templates"
+	sealReaders   = "readers"
 )
 
 // ControllerKeys is what a controller keeps secret.
@@ -20,6 +22,8 @@ type ControllerKeys struct {
 	Policy    *Signer // signs the site's own allowlist
 	Records   *Sealer // seals the bodies of records.db
 	Allowlist *Sealer // seals the fields of allowlist.db
+	Templates *Sealer // seals the fingers and eyes of enrolled.db
+	Readers   *Sealer // seals the keys of readers
 	Pepper    *Pepper
 	TLS       *PrivateKey // nil: there is none, so no connection to a CRM
 	Identity  *Identity   // nil: there is none, so no joining of a CRM
@@ -33,11 +37,17 @@ func LoadController(p Provider) (*ControllerKeys, error) {
 		load(p, NameLog, func(b []byte) (err error) { k.Log, err = ParseSigner(b, TypeRecord); return }),
 		load(p, NamePolicy, func(b []byte) (err error) { k.Policy, err = ParseSigner(b, TypePolicy); return }),
 		load(p, NameSeal, func(b []byte) (err error) {
-			if k.Records, err = ParseSeal(b, sealRecords); err != nil {
-				return err
+			for _, s := range []struct {
+				sealer  **Sealer
+				purpose string
+			}{
+				{&k.Records, sealRecords}, {&k.Allowlist, sealAllowlist}, {&k.Templates, sealTemplates}, {&k.Readers, sealReaders},
+			} {
+				if *s.sealer, err = ParseSeal(b, s.purpose); err != nil {
+					return err
+				}
 			}
-			k.Allowlist, err = ParseSeal(b, sealAllowlist)
-			return err
+			return nil
 		}),
 		load(p, NamePepper, func(b []byte) (err error) { k.Pepper, err = ParsePepper(b); return }),
 		optional(load(p, NameTLS, func(b []byte) (err error) { k.TLS, err = ParsePrivateKey(b); return })),

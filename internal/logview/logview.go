@@ -220,6 +220,16 @@ func What(r *visitorlog.Record) string {
 		return "record of an earlier log"
 	case visitorlog.Commissioned:
 		return "controller commissioned"
+	case visitorlog.Duress:
+		return "DURESS"
+	case visitorlog.EnrollmentMade:
+		return "enrolled"
+	case visitorlog.EnrollmentRevoked:
+		return "enrolment revoked"
+	case visitorlog.EnrollmentOrphaned:
+		return "ENROLMENT ORPHANED"
+	case visitorlog.ReaderProvisioned:
+		return "reader provisioned"
 	}
 	return string(r.Type)
 }
@@ -230,6 +240,15 @@ func Why(r *visitorlog.Record) string {
 	var parts []string
 	if d.Reason != "" && d.Reason != access.ReasonGranted {
 		parts = append(parts, strings.ReplaceAll(string(d.Reason), "_", " "))
+	}
+	for _, o := range d.Outcomes {
+		if o.Outcome != visitorlog.OutcomeProved {
+			parts = append(parts, fmt.Sprintf("%s %s at %s", o.Factor, strings.ReplaceAll(o.Outcome, "_", " "), o.Reader))
+		}
+	}
+	if e := d.Enrollment; e != nil {
+		parts = append(parts, join(", ", strings.Join(e.Parts, ", "), "at "+e.Scanner, prefixed("copied from ", e.From), prefixed("notice ", e.Notice),
+			prefixed("instead: ", e.Instead), "by "+e.Operator, prefixed("approved by ", e.Approver)))
 	}
 	if d.Foreign {
 		parts = append(parts, "NOT THE READER'S TIMING")

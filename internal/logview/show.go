@@ -71,6 +71,18 @@ func Show(w io.Writer, r Row, checks []Check, zone *time.Location) error {
 		p.field("", t.Action)
 	}
 	p.field("factors", strings.Join(d.Factors, ", "))
+	for _, o := range d.Outcomes {
+		p.field("", fmt.Sprintf("%s at %s: %s", o.Factor, o.Reader, strings.ReplaceAll(o.Outcome, "_", " ")))
+	}
+	if e := d.Enrollment; e != nil {
+		p.field("scanner", e.Scanner)
+		p.field("copied from", e.From)
+		p.field("enrolled", strings.Join(e.Parts, ", "))
+		p.field("instead", e.Instead)
+		p.field("notice", e.Notice)
+		p.field("operator", e.Operator)
+		p.field("approved by", e.Approver)
+	}
 	if d.Foreign {
 		p.field("timing", "not this reader's: something else may be sending on its wires")
 	}
