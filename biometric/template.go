@@ -2,23 +2,32 @@ package biometric
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 )
 
 // Template is a finger or an eye as its scanner writes it. It is a secret:
-// every way of printing one shows its length only, also inside of other
-// values, and whoever has used one clears it.
-type Template struct{ bytes *[]byte }
+// every way of printing one shows its length only, inside of other values too,
+// and it is cleared after use.
+type Template struct {
+	// Behind two pointers: package fmt may not call the methods of a field that is
+	// not exported, and prints what it is; for a verb that does not fit, what its
+	// pointer points to as well.
+	secret *secret
+}
 
-// NewTemplate makes a template of b, which becomes the template's own.
-func NewTemplate(b []byte) Template { return Template{&b} }
+type secret struct{ b *[]byte }
+
+// NewTemplate makes a template of bytes, which become the template's: Clear
+// clears them.
+func NewTemplate(b []byte) Template { return Template{&secret{&b}} }
 
 // Bytes are the template's own, until Clear.
 func (t Template) Bytes() []byte {
-	if t.bytes == nil {
+	if t.secret == nil {
 		return nil
 	}
-	return *t.bytes
+	return *t.secret.b
 }
 
 // Empty reports whether there is nothing in it.
@@ -26,20 +35,27 @@ func (t Template) Empty() bool { return len(t.Bytes()) == 0 }
 
 // Clear overwrites the template, and all copies of this value with it.
 func (t Template) Clear() {
-	if t.bytes != nil {
-		clear(*t.bytes)
-		*t.bytes = nil
+	if t.secret != nil {
+		clear(*t.secret.b)
+		*t.secret.b = nil
 	}
 }
 
-// String masks the template.
-func (t Template) String() string { return fmt.Sprintf("template of %d bytes", len(t.Bytes())) }
+// ClearAll clears templates.
+func ClearAll(templates []Template) {
+	for _, t := range templates {
+		t.Clear()
+	}
+}
 
-// Format masks the template under every verb.
-func (t Template) Format(f fmt.State, _ rune) { fmt.Fprint(f, t.String()) }
+// String shows the length only.
+func (t Template) String() string { return fmt.Sprintf("[template of %d bytes]", len(t.Bytes())) }
 
-// LogValue masks the template.
+// Format is String, with every verb.
+func (t Template) Format(f fmt.State, _ rune) { io.WriteString(f, t.String()) }
+
+// LogValue is String.
 func (t Template) LogValue() slog.Value { return slog.StringValue(t.String()) }
 
-// MarshalText masks the template.
+// MarshalText is String.
 func (t Template) MarshalText() ([]byte, error) { return []byte(t.String()), nil }

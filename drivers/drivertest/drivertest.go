@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -29,6 +30,8 @@ type Rig struct {
 	Show   func(pattern string) error
 	Close  func() error
 
+	Scanner *Scanner
+
 	// The world's side.
 	Swipe    func(badge.Frame)
 	Set      func(active bool) // of the input
@@ -43,23 +46,29 @@ type Rig struct {
 // Test runs the suite. Open makes a new rig for each test: the strike locked
 // by nobody, the input inactive, everything whole.
 func Test(t *testing.T, open func(t *testing.T) *Rig) {
+	poller(t)
+	parts := open(t)
+	if err := parts.end(); err != nil {
+		t.Fatalf("Close: %v", err)
+	}
 	run := func(name string, has func(*Rig) bool, f func(t *testing.T, r *Rig)) {
+		if !has(parts) {
+			return
+		}
 		t.Run(name, func(t *testing.T) {
-			before := stacks()
+			before, opened := stacks(), descriptors(t)
 			r := open(t)
-			if has(r) {
-				f(t, r)
-			}
+			f(t, r)
 			within(t, "Close", func() {
-				if err := r.Close(); err != nil {
+				if err := r.end(); err != nil {
 					t.Errorf("Close: %v", err)
 				}
 			})
-			if r.TearDown != nil {
-				r.TearDown()
-			}
 			if left := leftover(before); left != "" {
 				t.Errorf("goroutines are left:\n%s", left)
+			}
+			if left := leftOpen(t, opened); len(left) > 0 {
+				t.Errorf("descriptors are left open: %q", left)
 			}
 		})
 	}
@@ -275,7 +284,10 @@ func Test(t *testing.T, open func(t *testing.T) *Rig) {
 	})
 
 	run("an indicator shows each pattern, and refuses what is none", indicator, func(t *testing.T, r *Rig) {
-		for _, p := range []string{"idle", "waiting", "granted", "denied", "fault", "held_warning", "held_warning", "idle"} {
+		for _, p := range []string{
+			"idle", "waiting", "granted", "denied", "fault", "held_warning", "held_warning",
+			"ask_badge", "ask_fingerprint", "ask_iris", "ask_pin", "try_again", "idle",
+		} {
 			if err := r.Show(p); err != nil {
 				t.Fatalf("Show %s: %v", p, err)
 			}
@@ -286,11 +298,22 @@ func Test(t *testing.T, open func(t *testing.T) *Rig) {
 		}
 	})
 
+	scanner(run)
+
 	run("closing twice is harmless", func(*Rig) bool { return true }, func(t *testing.T, r *Rig) {
 		if err := r.Close(); err != nil {
 			t.Errorf("Close: %v", err)
 		}
 	})
+}
+
+// end closes the driver and ends the world.
+func (r *Rig) end() error {
+	err := r.Close()
+	if r.TearDown != nil {
+		r.TearDown()
+	}
+	return err
 }
 
 func read(t *testing.T, r *Rig) badge.Read {
@@ -397,6 +420,52 @@ func leftover(before [][]byte) string {
 		}
 		if len(left) == 0 || time.Now().After(end) {
 			return string(bytes.Join(left, []byte("\n\n")))
+		}
+	}
+}
+
+// poller opens what Go's runtime opens for itself with the first file that it
+// can wait for, and keeps.
+func poller(t *testing.T) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	w.Close()
+}
+
+// descriptors are what the process has open: what stands behind each number.
+func descriptors(t *testing.T) map[string]string {
+	t.Helper()
+	const dir = "/proc/self/fd/"
+	all, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := make(map[string]string)
+	for _, e := range all {
+		if behind, err := os.Readlink(dir + e.Name()); err == nil { // the one of dir itself is closed by now
+			open[e.Name()] = behind
+		}
+	}
+	return open
+}
+
+// leftOpen waits for the descriptors that were not there before to be closed,
+// and gives those that are not.
+func leftOpen(t *testing.T, before map[string]string) []string {
+	t.Helper()
+	for end := time.Now().Add(soon); ; time.Sleep(time.Millisecond) {
+		var left []string
+		for number, behind := range descriptors(t) {
+			if before[number] != behind {
+				left = append(left, number+": "+behind)
+			}
+		}
+		if len(left) == 0 || time.Now().After(end) {
+			return left
 		}
 	}
 }

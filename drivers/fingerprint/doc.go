@@ -1,6 +1,6 @@
 // Package fingerprint is what the serial fingerprint modules have in common:
-// what a door asks of one ([Module]), the outcomes and errors that it is told,
-// templates that no log shows, and the keeping of a connection ([Keep]).
+// what a door asks of one ([Module]), the outcomes and errors that it is told, and
+// the keeping of a connection ([Keep]).
 //
 // The families are in the folders below: zfm (ZFM, R30x, R503, AS608), sfm
 // (Suprema) and gt521 (GT-511C3, GT-521F52). The package sim simulates them.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/gatehouse-acs/gatehouse/biometric"
 )
 
 // ID is what a module knows a person or a finger by: the slot of a template
@@ -21,6 +23,9 @@ type Module interface {
 	Lamp
 	// Info is what the module told of itself when it was opened.
 	Info() Info
+	// Ping asks whether the module is there, and still the one that it was when it
+	// was opened.
+	Ping(context.Context) error
 	// Security is the module's own level of security, and SetSecurity changes it
 	// for good. The package of the family says what the levels mean.
 	Security(context.Context) (int, error)
@@ -40,9 +45,10 @@ type Matcher interface {
 
 // Database is what the module has stored.
 type Database interface {
-	// Enroll takes a finger. When it returns an error nothing is stored under the
-	// ID, unless the error says so.
-	Enroll(context.Context, Enrollment) error
+	// Enroll takes a finger and gives the quality of what was seen, 1 to 100, or 0
+	// where the module does not tell. When it returns an error nothing is stored
+	// under the ID; a LeftError says otherwise.
+	Enroll(context.Context, Enrollment) (quality int, err error)
 	// List gives the IDs that are in use, rising.
 	List(context.Context) ([]ID, error)
 	// Delete removes an ID, and looks that it is gone. One that is not in use is
@@ -57,10 +63,10 @@ type Database interface {
 type Copier interface {
 	// ReadTemplates gives what is stored under an ID, one template or several.
 	// Whoever gets them calls Clear.
-	ReadTemplates(context.Context, ID) ([]Template, error)
+	ReadTemplates(context.Context, ID) ([]biometric.Template, error)
 	// WriteTemplates stores templates under an ID that is free. The templates stay
 	// the caller's to clear.
-	WriteTemplates(context.Context, ID, []Template) error
+	WriteTemplates(context.Context, ID, []biometric.Template) error
 }
 
 // Lamp is the module's light.
@@ -79,6 +85,7 @@ type Info struct {
 	Capacity     int    // how many templates fit in
 	TemplateSize int    // bytes
 	Baud         int    // at which it was found
+	Coloured     bool   // its lamp has colours
 }
 
 // Outcome is what came of comparing a finger. The zero value lets nobody in.

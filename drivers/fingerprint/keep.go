@@ -16,10 +16,13 @@ type Keep struct {
 	// Serial is the serial number that the module must have. "" takes the first
 	// one that answers, and from then on no other.
 	Serial string
+	// Prepare, if there is one, readies the module when it was connected and is the
+	// right one. With an error the module counts as not connected.
+	Prepare func(context.Context, Module) error
 	// Use uses the module until its context ends or the connection fails.
 	Use func(context.Context, Module) error
-	// State, if there is one, is told nil when the module was connected and is the
-	// right one, and the error whenever it is not.
+	// State, if there is one, is told nil when the module is ready, and the error
+	// whenever it is not.
 	State   func(error)
 	Backoff serial.Backoff
 }
@@ -49,6 +52,11 @@ func (k *Keep) once(ctx context.Context, want *string) error {
 	m, err := Connect(ctx, k.Open, *want)
 	if err != nil {
 		return err
+	}
+	if k.Prepare != nil {
+		if err := k.Prepare(ctx, m); err != nil {
+			return errors.Join(err, m.Close())
+		}
 	}
 	*want = m.Info().Serial
 	k.Backoff.Reset()

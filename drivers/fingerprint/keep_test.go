@@ -31,7 +31,8 @@ func TestAConnectionIsKeptWithPausesThatGrow(t *testing.T) {
 		failed := errors.New("failed")
 		var at []time.Duration
 		closed, uses := 0, 0
-		found := []string{"", "", "A", "B", "A"} // "": none; B is another one
+		found := []string{"", "", "A", "B", "A", "A"} // "": none; B is another one
+		ready := []error{nil, failed, nil}            // of the right one
 		keep := fingerprint.Keep{
 			Open: func(context.Context) (fingerprint.Module, error) {
 				at = append(at, time.Since(start))
@@ -40,6 +41,14 @@ func TestAConnectionIsKeptWithPausesThatGrow(t *testing.T) {
 					return nil, failed
 				}
 				return told{serial: serial, closed: &closed}, nil
+			},
+			Prepare: func(_ context.Context, m fingerprint.Module) error {
+				if m.Info().Serial != "A" {
+					t.Errorf("module %q was prepared", m.Info().Serial)
+				}
+				err := ready[0]
+				ready = ready[1:]
+				return err
 			},
 			Use: func(_ context.Context, m fingerprint.Module) error {
 				if m.Info().Serial != "A" {
@@ -55,11 +64,11 @@ func TestAConnectionIsKeptWithPausesThatGrow(t *testing.T) {
 		if err := keep.Run(t.Context()); err != nil {
 			t.Error(err)
 		}
-		want := []time.Duration{0, time.Second, 3 * time.Second, 4 * time.Second, 6 * time.Second}
+		want := []time.Duration{0, time.Second, 3 * time.Second, 4 * time.Second, 6 * time.Second, 10 * time.Second}
 		if !slices.Equal(at, want) {
 			t.Errorf("opened after %v, not after %v", at, want)
 		}
-		if uses != 2 || closed != 3 {
+		if uses != 2 || closed != 4 {
 			t.Errorf("used %d and closed %d times", uses, closed)
 		}
 	})

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatehouse-acs/gatehouse/biometric"
 	"github.com/gatehouse-acs/gatehouse/drivers/fingerprint"
 	"github.com/gatehouse-acs/gatehouse/drivers/fingerprint/gt521"
 	"github.com/gatehouse-acs/gatehouse/drivers/fingerprint/sfm"
@@ -151,7 +152,8 @@ func enroll(t *testing.T, m fingerprint.Module, far *sim.Module, e fingerprint.E
 		next++
 	}
 	defer far.Lift()
-	return m.Enroll(t.Context(), e)
+	_, err := m.Enroll(t.Context(), e)
+	return err
 }
 
 // show holds a finger to the sensor for a comparison: once more if the module
@@ -260,7 +262,7 @@ func TestAnEnrolmentOfTwoFingersOrOfNoneStoresNothing(t *testing.T) {
 			t.Errorf("of two fingers: %v", err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		err := m.Enroll(ctx, fingerprint.Enrollment{ID: 1, Progress: func(s fingerprint.Step) {
+		_, err := m.Enroll(ctx, fingerprint.Enrollment{ID: 1, Progress: func(s fingerprint.Step) {
 			if s.Capture == 2 {
 				cancel()
 				return
@@ -313,7 +315,7 @@ func TestEachFaultIsOvercome(t *testing.T) {
 				if err != nil || len(ids) == 0 {
 					t.Errorf("the templates are lost: %v", err)
 				}
-				fingerprint.ClearAll(ids)
+				biometric.ClearAll(ids)
 				far.Inject(fault, 0)
 				if got := show(t, far, ann, m.Identify); got.Outcome != fingerprint.Matched {
 					t.Errorf("afterwards: %v", got.Outcome)
@@ -479,7 +481,7 @@ func TestTemplatesAreCopiedFromModuleToModule(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		fingerprint.ClearAll(templates)
+		biometric.ClearAll(templates)
 		if err := n.WriteTemplates(t.Context(), 3, templates); !errors.Is(err, fingerprint.ErrTemplate) {
 			t.Errorf("templates that were cleared: %v", err)
 		}
@@ -601,6 +603,46 @@ func TestADifferentModuleIsRefusedAtEveryConnection(t *testing.T) {
 		}
 		if len(used) != 0 {
 			t.Error("the wrong module was used")
+		}
+	})
+}
+
+// exchange is a line at whose other end a module can be exchanged while nobody
+// looks, as on the pins of a controller, which do not tell.
+type exchange struct {
+	fingerprint.Line
+	other fingerprint.Line
+}
+
+func (e *exchange) swap() { e.Line, e.other = e.other, e.Line }
+
+func TestAModuleThatIsExchangedUnseenIsNoticed(t *testing.T) {
+	each(t, func(t *testing.T, f family) {
+		right, wrong := plug(t, f.make("A", 8)), plug(t, f.make("BB", 8))
+		line := &exchange{}
+		m, err := f.open(t.Context(), func(baud int) (_ fingerprint.Line, err error) {
+			if line.Line, err = serial.Open(right.Name, baud); err != nil {
+				return nil, err
+			}
+			line.other, err = serial.Open(wrong.Name, baud)
+			return line, err
+		}, map[string]int{"zfm": 57600, "sfm": 115200, "gt521": 9600}[f.name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			m.Close()
+			line.other.Close()
+		}()
+		for range 2 {
+			if err := m.Ping(t.Context()); err != nil {
+				t.Errorf("Ping: %v", err)
+			}
+		}
+		line.swap()
+		// One that has to be told a password says that it was not, which is as good.
+		if err := m.Ping(t.Context()); !errors.Is(err, fingerprint.ErrWrongModule) && !errors.Is(err, fingerprint.ErrRestarted) {
+			t.Errorf("Ping of another: %v", err)
 		}
 	})
 }

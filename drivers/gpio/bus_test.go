@@ -434,6 +434,15 @@ func TestPatternsAreSeenAndHeard(t *testing.T) {
 			[]int{0, 120, 240, 360, 480, 600, 720, 840, 960, 1080, 1200, 1320, 1440}},
 		"fault":        {[]lamps{green | red | beep, red, green}, []int{0, 800, 1300}},
 		"held_warning": {[]lamps{red | beep, dark, red | beep, dark, red | beep, dark}, []int{0, 250, 500, 750, 1000, 1250}},
+		"ask_badge":    {[]lamps{green | beep, dark, green, dark, green}, []int{0, 100, 700, 800, 1400}},
+		"ask_fingerprint": {[]lamps{green | beep, dark, green, dark, green, dark, green, dark},
+			[]int{0, 100, 250, 350, 950, 1050, 1200, 1300}},
+		"ask_iris": {[]lamps{green | beep, dark, green, dark, green, dark, green, dark, green},
+			[]int{0, 100, 250, 350, 500, 600, 1200, 1300, 1450}},
+		"ask_pin": {[]lamps{green | beep, dark, green, dark, green, dark, green, dark, green},
+			[]int{0, 100, 250, 350, 500, 600, 750, 850, 1450}},
+		"try_again": {[]lamps{red | beep, dark, red | beep, dark, green, red, dark, green, red, dark},
+			[]int{0, 120, 240, 360, 480, 630, 780, 1080, 1230, 1380}},
 	} {
 		on, at := played(t, pattern, 1500*time.Millisecond)
 		wantAt := make([]time.Duration, len(want.at))
@@ -447,7 +456,7 @@ func TestPatternsAreSeenAndHeard(t *testing.T) {
 			t.Errorf("there is no pattern %q", pattern)
 		}
 	}
-	if len(patterns) != 6 {
+	if len(patterns) != 11 {
 		t.Errorf("there are %d patterns", len(patterns))
 	}
 }

@@ -25,6 +25,23 @@
 // To open and close a strike's line is therefore also the way to make it safe
 // after such a death.
 //
+// # What lights and beeper say
+//
+// Up to two lights and a beeper show each pattern by its rhythm, so that it can
+// be told without telling red from green, and without hearing.
+//
+//	idle             red
+//	waiting          a beep, then green on and off, evenly and slowly
+//	granted          a long beep, then green
+//	denied           three beeps with red, then red flashing fast
+//	fault            both lights and a beep, then red and green by turns
+//	held_warning     red and beeps by turns, until the door is closed
+//	ask_badge        a beep; green flashes once, pauses, flashes once …
+//	ask_fingerprint  as ask_badge, with two flashes
+//	ask_iris         as ask_badge, with three
+//	ask_pin          as ask_badge, with four
+//	try_again        two beeps with red, then green, red and a pause
+//
 // # Whose code drives the lines
 //
 // periph drives all that it can drive safely: inputs, and outputs whose off

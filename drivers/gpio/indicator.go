@@ -3,6 +3,7 @@ package gpio
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,12 +35,30 @@ const ms = time.Millisecond
 // patterns differ in their rhythm too: not everybody tells red from green, and
 // not everybody hears.
 var patterns = map[string]pattern{
-	"idle":         {nil, []step{{red, 0}}},
-	"waiting":      {[]step{{green | beep, 100 * ms}}, []step{{green, 400 * ms}, {dark, 400 * ms}}},
-	"granted":      {[]step{{green | beep, 400 * ms}}, []step{{green, 0}}},
-	"denied":       {[]step{{red | beep, 120 * ms}, {dark, 120 * ms}, {red | beep, 120 * ms}, {dark, 120 * ms}, {red | beep, 120 * ms}, {dark, 120 * ms}}, []step{{red, 120 * ms}, {dark, 120 * ms}}},
-	"fault":        {[]step{{green | red | beep, 800 * ms}}, []step{{red, 500 * ms}, {green, 500 * ms}}},
-	"held_warning": {nil, []step{{red | beep, 250 * ms}, {dark, 250 * ms}}},
+	"idle":            {nil, []step{{red, 0}}},
+	"waiting":         {[]step{{green | beep, 100 * ms}}, []step{{green, 400 * ms}, {dark, 400 * ms}}},
+	"granted":         {[]step{{green | beep, 400 * ms}}, []step{{green, 0}}},
+	"denied":          {[]step{{red | beep, 120 * ms}, {dark, 120 * ms}, {red | beep, 120 * ms}, {dark, 120 * ms}, {red | beep, 120 * ms}, {dark, 120 * ms}}, []step{{red, 120 * ms}, {dark, 120 * ms}}},
+	"fault":           {[]step{{green | red | beep, 800 * ms}}, []step{{red, 500 * ms}, {green, 500 * ms}}},
+	"held_warning":    {nil, []step{{red | beep, 250 * ms}, {dark, 250 * ms}}},
+	"ask_badge":       ask(1),
+	"ask_fingerprint": ask(2),
+	"ask_iris":        ask(3),
+	"ask_pin":         ask(4),
+	"try_again":       {[]step{{red | beep, 120 * ms}, {dark, 120 * ms}, {red | beep, 120 * ms}, {dark, 120 * ms}}, []step{{green, 150 * ms}, {red, 150 * ms}, {dark, 300 * ms}}},
+}
+
+// ask beeps once and flashes green as often as n, again and again: two lights
+// have no words for what is asked, but flashes can be counted.
+func ask(n int) pattern {
+	var p pattern
+	for range n {
+		p.again = append(p.again, step{green, 100 * ms}, step{dark, 150 * ms})
+	}
+	p.again[len(p.again)-1].last = 600 * ms // between one group and the next
+	p.once = slices.Clone(p.again)
+	p.once[0].on |= beep
+	return p
 }
 
 // Indicator is up to two lights and a beeper.

@@ -17,10 +17,12 @@
 //	{"site":1,"active":["a.contact"],"faults":{"b-in":"cable cut"}}
 //
 // Then, as things happen, a frame at a reader (first bit on the wire first),
-// a change of an input, and a wire that breaks or, with an empty text, is
-// mended:
+// up to 32 keys of its keypad (0 to 9, * and #, which are delivered one by one
+// in the 4-bit encoding), a change of an input, and a wire that breaks or, with
+// an empty text, is mended:
 //
 //	{"line":"a-in","frame":"10111101100010001110101110"}
+//	{"line":"a-in","keys":"4711#"}
 //	{"line":"a.contact","active":false}
 //	{"line":"b-in","fault":""}
 //
@@ -28,8 +30,8 @@
 //
 // One line of welcome, the present state of every strike and of every
 // indicator that was told to show something, then each change. A strike is
-// locked or unlocked; an indicator shows idle, waiting, granted, denied, fault
-// or held_warning.
+// locked or unlocked; an indicator shows idle, waiting, granted, denied, fault,
+// held_warning, try_again, ask_badge, ask_fingerprint, ask_iris or ask_pin.
 //
 //	{"welcome":1}
 //	{"line":"a.strike","state":"unlocked","at":"2026-03-01T08:00:00.123456789Z"}

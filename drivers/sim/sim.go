@@ -27,7 +27,7 @@ var (
 
 const (
 	maxPath      = 107 // bytes in a sockaddr_un, without its zero byte
-	queuedReads  = 16  // frames that wait while nobody calls Read
+	queuedReads  = 64  // frames and keys that wait while nobody calls Read
 	queuedWrites = 1024
 	ioTimeout    = 2 * time.Second // for a first line and for each write
 )
@@ -334,6 +334,15 @@ func (r *Reader) Read(ctx context.Context) (badge.Read, error) {
 	}
 }
 
+// deliver queues what was read. bus.mu is held.
+func (r *Reader) deliver(read badge.Read) {
+	select {
+	case r.reads <- read:
+	default:
+		r.lost++
+	}
+}
+
 // Input is an input of the site.
 type Input struct {
 	bus     *Bus
@@ -581,7 +590,7 @@ func (b *Bus) happen(m fromSite) error {
 	switch {
 	case m.Site != 0:
 		return fmt.Errorf("the site's first line came twice")
-	case m.Frame != nil:
+	case m.Frame != nil, m.Keys != nil:
 		r, ok := b.readers[m.Line]
 		if !ok && !b.used {
 			return nil // the controller is still starting: nobody reads the card
@@ -589,10 +598,11 @@ func (b *Bus) happen(m fromSite) error {
 		if !ok {
 			return fmt.Errorf("line %q has no reader", m.Line)
 		}
-		select {
-		case r.reads <- badge.Read{Frame: *m.Frame, At: now}:
-		default:
-			r.lost++
+		if m.Frame != nil {
+			r.deliver(badge.Read{Frame: *m.Frame, At: now})
+		}
+		for _, key := range m.Keys {
+			r.deliver(badge.Read{Frame: key, At: now, Keypad: true})
 		}
 		return nil // Read waits for it there: nobody else is to be woken
 	case m.State != nil:

@@ -279,7 +279,7 @@ func TestFramesThatNobodyReadsAreAFaultNotSilence(t *testing.T) {
 	r := must[*sim.Reader](t)(b.Reader(&sim.Device{Line: "in"}, nil))
 	in := must[*sim.Input](t)(b.Input(&sim.Device{Line: "done"}))
 	w := dial(t, path)
-	for range 20 {
+	for range 68 {
 		if err := w.Swipe("in", frame(t, "101")); err != nil {
 			t.Fatal(err)
 		}
@@ -304,8 +304,39 @@ func TestFramesThatNobodyReadsAreAFaultNotSilence(t *testing.T) {
 		}
 		got++
 	}
-	if got != 16 {
+	if got != 64 {
 		t.Errorf("%d frames were read", got)
+	}
+}
+
+// A keypad sends frames of four bits, which are no cards.
+func TestKeysComeOneByOneAsAKeypadSendsThem(t *testing.T) {
+	path := socket(t)
+	b := open(t, path)
+	r := must[*sim.Reader](t)(b.Reader(&sim.Device{Line: "in"}, nil))
+	w := dial(t, path)
+	if err := w.Type("in", "4711*90#"); err != nil {
+		t.Fatal(err)
+	}
+	pad := must[*badge.Keypad](t)(badge.NewKeypad(badge.Keypad4Bit, 0, time.Minute))
+	for {
+		read := must[badge.Read](t)(r.Read(t.Context()))
+		if !read.Keypad || read.Frame.Len() != 4 || read.At.IsZero() {
+			t.Fatalf("a key was read as %+v", read)
+		}
+		pin := must[*badge.PIN](t)(pad.Press(read))
+		if pin == nil {
+			continue
+		}
+		if got := string(pin.Digits()); got != "90" {
+			t.Errorf("the PIN is %d digits, and another", len(got))
+		}
+		break
+	}
+	for _, keys := range []string{"", "12A", "１", strings.Repeat("1", 33)} {
+		if err := w.Type("in", keys); err == nil || keys != "" && strings.Contains(err.Error(), keys) {
+			t.Errorf("keys that no keypad has: %v", err)
+		}
 	}
 }
 
@@ -376,6 +407,7 @@ func TestASiteThatBreaksTheRulesIsToldWhyAndCutOff(t *testing.T) {
 		"no first line":           {`{"line":"in","frame":"1"}` + "\n", "first line"},
 		"unknown field":           {hello + `{"line":"in","frames":"1"}` + "\n", "frames"},
 		"not bits":                {hello + `{"line":"in","frame":"12"}` + "\n", "0 and 1"},
+		"keys of no keypad":       {hello + `{"line":"in","keys":"47A1"}` + "\n", "0 to 9"},
 		"two things at once":      {hello + `{"line":"in","frame":"1","active":true}` + "\n", "exactly one"},
 		"no reader there":         {hello + `{"line":"b-in","frame":"1"}` + "\n", "no reader"},
 		"two objects on one line": {hello + `{"line":"in","frame":"1"}{}` + "\n", "follows"},

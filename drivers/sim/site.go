@@ -71,6 +71,18 @@ func (s *Site) Swipe(line string, f badge.Frame) error {
 	return s.say(fromSite{Line: line, Frame: &f})
 }
 
+// Type presses keys of a reader's keypad, such as "4711#": 0 to 9, * and #. It
+// fails while the site is not connected.
+func (s *Site) Type(line, text string) error {
+	pressed, ok := typed(text)
+	if !ok {
+		return fmt.Errorf("line %q: a keypad has 0 to 9, * and #, and takes 1 to %d of them", line, maxKeys)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.say(fromSite{Line: line, Keys: pressed})
+}
+
 // Set makes an input active or inactive. While the site is not connected it
 // is remembered.
 func (s *Site) Set(line string, active bool) error {

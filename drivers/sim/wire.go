@@ -8,6 +8,8 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/badge"
@@ -19,6 +21,7 @@ const (
 	maxName  = 64   // bytes
 	maxFault = 200  // bytes
 	maxWires = 1024 // wires whose state a site may report
+	maxKeys  = 32   // typed in one go
 )
 
 // The states of a strike.
@@ -28,10 +31,13 @@ const (
 )
 
 // patterns are what an indicator can show.
-var patterns = []string{"idle", "waiting", "granted", "denied", "fault", "held_warning"}
+var patterns = []string{
+	"idle", "waiting", "granted", "denied", "fault", "held_warning",
+	"ask_badge", "ask_fingerprint", "ask_iris", "ask_pin", "try_again",
+}
 
 // fromSite is one line from the site: the first one (Site set), or one wire's
-// frame, state or fault.
+// frame, keys, state or fault.
 type fromSite struct {
 	Site   int               `json:"site,omitempty"`
 	Active []string          `json:"active,omitempty"`
@@ -39,8 +45,49 @@ type fromSite struct {
 
 	Line  string
 	Frame *badge.Frame
+	Keys  keys
 	State *bool
 	Fault *string
+}
+
+// keys are a frame for each key that was typed. No way of printing them shows
+// which.
+type keys []badge.Frame
+
+// typed are the keys of a text: 0 to 9, * and #, each as a keypad of the 4-bit
+// encoding sends it. ok is false of one that has others, none or too many.
+func typed(text string) (all keys, ok bool) {
+	if text == "" || len(text) > maxKeys {
+		return nil, false
+	}
+	for _, c := range []byte(text) {
+		i := strings.IndexByte(keyNames, c)
+		if i < 0 {
+			return nil, false
+		}
+		f, err := badge.ParseFrame(fmt.Sprintf("%04b", i))
+		if err != nil {
+			panic(err) // four bits are a frame
+		}
+		all = append(all, f)
+	}
+	return all, true
+}
+
+// keyNames are the keys in the order of their codes.
+const keyNames = "0123456789*#"
+
+// text is what typed read.
+func (k keys) text() string {
+	var b strings.Builder
+	for _, f := range k {
+		i, err := strconv.ParseUint(f.Bits(), 2, 4)
+		if err != nil {
+			panic(err) // typed made it
+		}
+		b.WriteByte(keyNames[i])
+	}
+	return b.String()
 }
 
 // siteLine is fromSite as it stands on the socket. Active is a list in the
@@ -51,6 +98,7 @@ type siteLine struct {
 	Faults map[string]string `json:"faults,omitempty"`
 	Line   *string           `json:"line,omitempty"`
 	Frame  *string           `json:"frame,omitempty"`
+	Keys   *string           `json:"keys,omitempty"`
 	Fault  *string           `json:"fault,omitempty"`
 }
 
@@ -71,10 +119,15 @@ func (m fromSite) marshal() []byte {
 		bits := m.Frame.Bits()
 		l.Frame = &bits
 	}
+	if m.Keys != nil {
+		text := m.Keys.text()
+		l.Keys = &text
+	}
 	return mustMarshal(l)
 }
 
-// parseSite reads one line from the site. Its errors never repeat a frame.
+// parseSite reads one line from the site. Its errors never repeat a frame or
+// keys.
 func parseSite(line []byte) (fromSite, error) {
 	var l siteLine
 	if err := decodeStrict(line, &l); err != nil {
@@ -102,6 +155,13 @@ func parseSite(line []byte) (fromSite, error) {
 		m.Frame = &f
 		n++
 	}
+	if l.Keys != nil {
+		var ok bool
+		if m.Keys, ok = typed(*l.Keys); !ok {
+			return fromSite{}, fmt.Errorf("line %q: the keys are not 1 to %d of 0 to 9, * and #", m.Line, maxKeys)
+		}
+		n++
+	}
 	if l.Active != nil {
 		if err := json.Unmarshal(l.Active, &m.State); err != nil || m.State == nil {
 			return fromSite{}, fmt.Errorf("line %q: active is neither true nor false", m.Line)
@@ -115,7 +175,7 @@ func parseSite(line []byte) (fromSite, error) {
 		n++
 	}
 	if n != 1 {
-		return fromSite{}, fmt.Errorf("line %q: exactly one of frame, active and fault must be set", m.Line)
+		return fromSite{}, fmt.Errorf("line %q: exactly one of frame, keys, active and fault must be set", m.Line)
 	}
 	return m, nil
 }
@@ -124,7 +184,7 @@ func parseHello(l siteLine) (fromSite, error) {
 	if *l.Site != protocol {
 		return fromSite{}, fmt.Errorf("the site speaks version %d, this is version %d", *l.Site, protocol)
 	}
-	if l.Line != nil || l.Frame != nil || l.Fault != nil {
+	if l.Line != nil || l.Frame != nil || l.Keys != nil || l.Fault != nil {
 		return fromSite{}, fmt.Errorf("the first line has only site, active and faults")
 	}
 	m := fromSite{Site: protocol}

@@ -1,6 +1,7 @@
 package gt521
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"encoding/binary"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gatehouse-acs/gatehouse/biometric"
 	"github.com/gatehouse-acs/gatehouse/drivers/fingerprint"
 )
 
@@ -43,6 +45,8 @@ const (
 	poorCaptures = 3
 	// maxTemplate bounds a data packet, which does not say how long it is.
 	maxTemplate = 16 << 10
+	// maxFrame is how much of an answer is looked at before more has to come.
+	maxFrame = 1 << 10
 	// silence ends a data packet. USB converters pause for up to 16 ms.
 	silence = 150 * time.Millisecond
 )
@@ -62,58 +66,21 @@ var _ fingerprint.Module = (*Module)(nil)
 
 // Connect finds the module and asks what it is.
 func Connect(ctx context.Context, c Config) (*Module, error) {
-	if c.FingerWait == 0 {
-		c.FingerWait = 10 * time.Second
-	}
-	if c.Wait == 0 {
-		c.Wait = time.Second
-	}
+	c.FingerWait = cmp.Or(c.FingerWait, 10*time.Second)
+	c.Wait = cmp.Or(c.Wait, time.Second)
 	m := &Module{config: c, turn: fingerprint.NewTurn()}
-	bauds := Bauds
-	if c.Baud != 0 {
-		bauds = []int{c.Baud}
-	}
-	line, err := c.Open(bauds[0])
+	wire, baud, err := fingerprint.Find(c.Open, c.Baud, Bauds, maxFrame, func(w *fingerprint.Wire) error {
+		m.wire = w
+		return m.describe(ctx, silence)
+	})
 	if err != nil {
 		return nil, err
 	}
-	m.wire = fingerprint.NewWire(line, 1024)
-	if err := m.connect(ctx, bauds); err != nil {
-		return nil, errors.Join(err, line.Close())
+	m.info.Baud = baud
+	if err := m.measure(ctx); err != nil {
+		return nil, errors.Join(err, wire.Line.Close())
 	}
 	return m, nil
-}
-
-func (m *Module) connect(ctx context.Context, bauds []int) error {
-	var err error
-	for i, baud := range bauds {
-		if i > 0 {
-			if err := m.wire.Line.SetBaud(baud); err != nil {
-				return err
-			}
-		}
-		for range 2 {
-			if err = m.describe(ctx, silence); !noAnswer(err) {
-				break
-			}
-		}
-		if err == nil {
-			m.info.Baud = baud
-			return m.measure(ctx)
-		}
-		if !noAnswer(err) {
-			return err
-		}
-	}
-	if len(bauds) > 1 {
-		return fmt.Errorf("%w (%w)", fingerprint.ErrNotFound, err)
-	}
-	return err
-}
-
-// noAnswer reports whether another try, or another rate, may do better.
-func noAnswer(err error) bool {
-	return errors.Is(err, fingerprint.ErrSilent) || errors.Is(err, fingerprint.ErrGarbled)
 }
 
 // describe asks what the module is, after the line was quiet. Nothing else is
@@ -169,7 +136,7 @@ func (m *Module) ask(ctx context.Context, c Code, param uint32) (uint32, error) 
 			return 0, err
 		}
 		answer, err := m.once(ctx, c, param)
-		again := noAnswer(err) || errors.Is(err, CommError)
+		again := fingerprint.NoAnswer(err) || errors.Is(err, CommError)
 		if !again || try == tries || ctx.Err() != nil {
 			return answer, err
 		}
@@ -225,13 +192,21 @@ func (m *Module) makeSure(ctx context.Context) error {
 	if !m.unsure {
 		return nil
 	}
-	var err error
-	for range tries {
-		if err = m.describe(ctx, m.config.Wait); !noAnswer(err) {
+	return fingerprint.Retry(tries, func() error { return m.describe(ctx, m.config.Wait) })
+}
+
+// Ping asks whether the module is there, and still the one that it was.
+func (m *Module) Ping(ctx context.Context) error {
+	if err := m.turn.Take(ctx); err != nil {
+		return err
+	}
+	defer m.turn.Give()
+	if !m.unsure {
+		if err := m.describe(ctx, 0); !fingerprint.NoAnswer(err) {
 			return err
 		}
 	}
-	return err
+	return m.makeSure(ctx)
 }
 
 // Info is what the module told of itself. It does not tell its model and the
@@ -380,20 +355,20 @@ func (m *Module) match(ctx context.Context, compare func() (fingerprint.Match, e
 
 // Enroll makes one template of three captures. The module itself refuses a
 // finger that it has.
-func (m *Module) Enroll(ctx context.Context, e fingerprint.Enrollment) error {
+func (m *Module) Enroll(ctx context.Context, e fingerprint.Enrollment) (quality int, err error) {
 	if err := m.turn.Take(ctx); err != nil {
-		return err
+		return 0, err
 	}
 	defer m.turn.Give()
 	if e.Duress {
-		return fingerprint.Refuse(fingerprint.ErrUnsupported, "it knows no finger for a threat")
+		return 0, fingerprint.Refuse(fingerprint.ErrUnsupported, "it knows no finger for a threat")
 	}
 	if err := m.free(ctx, e.ID); err != nil {
-		return err
+		return 0, err
 	}
 	off, err := m.light(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer off()
 	started := false
@@ -403,12 +378,12 @@ func (m *Module) Enroll(ctx context.Context, e fingerprint.Enrollment) error {
 			step.Action = fingerprint.Lift
 			e.Tell(step)
 			if err := m.lifted(ctx); err != nil {
-				return err
+				return 0, err
 			}
 		}
 		if !started {
 			if _, err := m.ask(ctx, EnrollStart, uint32(e.ID)); err != nil {
-				return err
+				return 0, err
 			}
 			started = true
 		}
@@ -423,18 +398,18 @@ func (m *Module) Enroll(ctx context.Context, e fingerprint.Enrollment) error {
 			continue
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 		// Once only: the module would take the same capture for the next one.
 		if _, err := m.once(ctx, Enroll1+Code(n-1), 0); err != nil {
 			if n == captures && !fingerprint.IsRefusal(err) {
-				return m.undo(ctx, e.ID, err)
+				return 0, fingerprint.Undo(ctx, 6*m.config.Wait, e.ID, err, m.remove)
 			}
-			return err
+			return 0, err
 		}
 		n, poor = n+1, 0
 	}
-	return nil
+	return 0, nil
 }
 
 // free refuses an ID that is in use.
@@ -452,16 +427,6 @@ func (m *Module) used(ctx context.Context, id fingerprint.ID) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
-}
-
-// undo empties an ID after err, even if the context has ended.
-func (m *Module) undo(ctx context.Context, id fingerprint.ID, err error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 6*m.config.Wait)
-	defer cancel()
-	if undone := m.remove(ctx, id); undone != nil && !errors.Is(undone, NotUsed) {
-		return fmt.Errorf("%w (ID %d may be in use now: delete it: %w)", err, id, undone)
-	}
-	return err
 }
 
 // List asks for each ID, until all that are in use were found. At 9600 baud it
@@ -539,7 +504,7 @@ func (m *Module) Wipe(ctx context.Context) error {
 }
 
 // ReadTemplates gives the one template of an ID.
-func (m *Module) ReadTemplates(ctx context.Context, id fingerprint.ID) ([]fingerprint.Template, error) {
+func (m *Module) ReadTemplates(ctx context.Context, id fingerprint.ID) ([]biometric.Template, error) {
 	if err := m.turn.Take(ctx); err != nil {
 		return nil, err
 	}
@@ -548,7 +513,7 @@ func (m *Module) ReadTemplates(ctx context.Context, id fingerprint.ID) ([]finger
 	if err != nil {
 		return nil, err
 	}
-	return []fingerprint.Template{fingerprint.NewTemplate(t)}, nil
+	return []biometric.Template{biometric.NewTemplate(t)}, nil
 }
 
 // read reads a template until two readings agree: neither its length nor, for
@@ -566,7 +531,7 @@ func (m *Module) read(ctx context.Context, id fingerprint.ID) ([]byte, error) {
 			before = t
 			err = fmt.Errorf("%w: no two readings of ID %d agree", fingerprint.ErrGarbled, id)
 		}
-		if !noAnswer(err) || try == tries+1 || ctx.Err() != nil {
+		if !fingerprint.NoAnswer(err) || try == tries+1 || ctx.Err() != nil {
 			clear(before)
 			return nil, err
 		}
@@ -608,7 +573,7 @@ func (m *Module) gather(ctx context.Context, whole *[]byte) error {
 
 // WriteTemplates stores one template under an ID that is free, and reads it
 // back.
-func (m *Module) WriteTemplates(ctx context.Context, id fingerprint.ID, templates []fingerprint.Template) error {
+func (m *Module) WriteTemplates(ctx context.Context, id fingerprint.ID, templates []biometric.Template) error {
 	if err := m.turn.Take(ctx); err != nil {
 		return err
 	}
@@ -635,7 +600,7 @@ func (m *Module) WriteTemplates(ctx context.Context, id fingerprint.ID, template
 		if fingerprint.IsRefusal(err) {
 			return err
 		}
-		return m.undo(ctx, id, err)
+		return fingerprint.Undo(ctx, 6*m.config.Wait, id, err, m.remove)
 	}
 	back, err := m.read(ctx, id)
 	defer clear(back)
@@ -643,7 +608,7 @@ func (m *Module) WriteTemplates(ctx context.Context, id fingerprint.ID, template
 		err = fingerprint.Refuse(fingerprint.ErrFailed, "it did not keep the template as it is")
 	}
 	if err != nil {
-		return m.undo(ctx, id, err)
+		return fingerprint.Undo(ctx, 6*m.config.Wait, id, err, m.remove)
 	}
 	return nil
 }
@@ -665,7 +630,7 @@ func (m *Module) SetBaud(ctx context.Context, baud int) error {
 		return err
 	}
 	defer m.turn.Give()
-	if _, err := m.once(ctx, ChangeBaudrate, uint32(baud)); err != nil && !noAnswer(err) {
+	if _, err := m.once(ctx, ChangeBaudrate, uint32(baud)); err != nil && !fingerprint.NoAnswer(err) {
 		return err
 	}
 	// Without an answer it may have changed all the same: the question at the new

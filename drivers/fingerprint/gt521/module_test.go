@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gatehouse-acs/gatehouse/biometric"
 	"github.com/gatehouse-acs/gatehouse/drivers/fingerprint"
 	"github.com/gatehouse-acs/gatehouse/drivers/fingerprint/gt521"
 	"github.com/gatehouse-acs/gatehouse/drivers/fingerprint/sim"
@@ -45,7 +46,7 @@ func TestATemplateIsAsLongAsTheModuleSays(t *testing.T) {
 		far, farther := sim.GT521{TemplateSize: size}.New(), sim.GT521{TemplateSize: size, Serial: "other"}.New()
 		m, n := open(t, far), open(t, farther)
 		far.Touch(sim.Finger{Name: "Ann"})
-		err := m.Enroll(t.Context(), fingerprint.Enrollment{ID: 3, Progress: func(s fingerprint.Step) {
+		_, err := m.Enroll(t.Context(), fingerprint.Enrollment{ID: 3, Progress: func(s fingerprint.Step) {
 			if s.Action == fingerprint.Lift {
 				far.Lift()
 			} else {
@@ -66,7 +67,7 @@ func TestATemplateIsAsLongAsTheModuleSays(t *testing.T) {
 		if err := n.WriteTemplates(t.Context(), 5, templates); !errors.Is(err, fingerprint.ErrDuplicate) {
 			t.Errorf("twice: %v", err)
 		}
-		fingerprint.ClearAll(templates)
+		biometric.ClearAll(templates)
 	}
 }
 
@@ -89,7 +90,7 @@ func TestSettingsAreTheModules(t *testing.T) {
 	if err := m.SetSecurity(t.Context(), 3); !errors.Is(err, fingerprint.ErrUnsupported) {
 		t.Errorf("security: %v", err)
 	}
-	if err := m.Enroll(t.Context(), fingerprint.Enrollment{ID: 1, Duress: true}); !errors.Is(err, fingerprint.ErrUnsupported) {
+	if _, err := m.Enroll(t.Context(), fingerprint.Enrollment{ID: 1, Duress: true}); !errors.Is(err, fingerprint.ErrUnsupported) {
 		t.Errorf("a finger for a threat: %v", err)
 	}
 	if _, err := m.Verify(t.Context(), 200); !errors.Is(err, fingerprint.ErrNoSuchID) {

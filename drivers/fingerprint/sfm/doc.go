@@ -16,6 +16,7 @@
 // package infers from the SDK's calls and from older manuals: that SR answers
 // with the value in size and SW takes it there, the parameter in the flag; the
 // entries of LT; that RT sends one packet for each template, CONTINUE but for
-// the last; that DT takes flag 0 for all of a user. Each is checked for sense,
-// and what makes none is an error.
+// the last; that DT takes flag 0 for all of a user; that ES has the quality of
+// the image, up to 100, in the size. Each is checked for sense, and what makes
+// none is an error, or no quality.
 package sfm

@@ -1,6 +1,7 @@
 package sfm
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"encoding/binary"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/gatehouse-acs/gatehouse/biometric"
 	"github.com/gatehouse-acs/gatehouse/drivers/fingerprint"
 )
 
@@ -41,6 +43,8 @@ const (
 	tries = 3
 	// maxTemplate bounds a template, and maxTemplates how many of them an ID has.
 	maxTemplate, maxTemplates = 4 << 10, 10
+	// maxFrame is how much of an answer is looked at before more has to come.
+	maxFrame = 1 << 10
 	// off is a parameter's value.
 	off = 0x30
 	// busyPause is how long a busy module is left alone.
@@ -63,58 +67,21 @@ var _ fingerprint.Module = (*Module)(nil)
 
 // Open finds the module and asks what it is.
 func Open(ctx context.Context, c Config) (*Module, error) {
-	if c.FingerWait == 0 {
-		c.FingerWait = 10 * time.Second
-	}
-	if c.Wait == 0 {
-		c.Wait = time.Second
-	}
+	c.FingerWait = cmp.Or(c.FingerWait, 10*time.Second)
+	c.Wait = cmp.Or(c.Wait, time.Second)
 	m := &Module{config: c, turn: fingerprint.NewTurn()}
-	bauds := Bauds
-	if c.Baud != 0 {
-		bauds = []int{c.Baud}
-	}
-	line, err := c.Open(bauds[0])
+	wire, baud, err := fingerprint.Find(c.Open, c.Baud, Bauds, maxFrame, func(w *fingerprint.Wire) error {
+		m.wire = w
+		return m.settle(ctx)
+	})
 	if err != nil {
 		return nil, err
 	}
-	m.wire = fingerprint.NewWire(line, 1024)
-	if err := m.connect(ctx, bauds); err != nil {
-		return nil, errors.Join(err, line.Close())
+	m.info.Baud = baud
+	if err := m.describe(ctx); err != nil {
+		return nil, errors.Join(err, wire.Line.Close())
 	}
 	return m, nil
-}
-
-func (m *Module) connect(ctx context.Context, bauds []int) error {
-	var err error
-	for i, baud := range bauds {
-		if i > 0 {
-			if err := m.wire.Line.SetBaud(baud); err != nil {
-				return err
-			}
-		}
-		for range 2 {
-			if err = m.settle(ctx); !noAnswer(err) {
-				break
-			}
-		}
-		if err == nil {
-			m.info.Baud = baud
-			return m.describe(ctx)
-		}
-		if !noAnswer(err) {
-			return err
-		}
-	}
-	if len(bauds) > 1 {
-		return fmt.Errorf("%w (%w)", fingerprint.ErrNotFound, err)
-	}
-	return err
-}
-
-// noAnswer reports whether another try, or another rate, may do better.
-func noAnswer(err error) bool {
-	return errors.Is(err, fingerprint.ErrSilent) || errors.Is(err, fingerprint.ErrGarbled)
 }
 
 // describe reads what the module is.
@@ -139,7 +106,7 @@ func (m *Module) describe(ctx context.Context) error {
 		return fmt.Errorf("%w: %d fingers, room for %d, templates of %d bytes", fingerprint.ErrGarbled, enrolled, available, size)
 	}
 	m.info.Family = "sfm"
-	m.info.Serial = strconv.FormatUint(uint64(serial), 10)
+	m.info.Serial = serialNumber(serial)
 	for b := firmware; b != 0; b >>= 8 {
 		if c := byte(b); c > ' ' && c <= '~' {
 			m.info.Firmware += string(rune(c))
@@ -166,6 +133,17 @@ func (m *Module) describe(ctx context.Context) error {
 	return nil
 }
 
+func serialNumber(v uint32) string { return strconv.FormatUint(uint64(v), 10) }
+
+// Ping asks whether the module is there, and still the one that it was.
+func (m *Module) Ping(ctx context.Context) error {
+	serial, err := m.Parameter(ctx, SerialNumber)
+	if err != nil {
+		return err
+	}
+	return fingerprint.CheckSerial(m.info.Serial, fingerprint.Info{Serial: serialNumber(serial)})
+}
+
 // ask sends a command until it is answered well, at most tries times.
 func (m *Module) ask(ctx context.Context, p Packet) (Packet, error) {
 	for try := 1; ; try++ {
@@ -177,7 +155,7 @@ func (m *Module) ask(ctx context.Context, p Packet) (Packet, error) {
 			return answer, err
 		}
 		switch {
-		case noAnswer(err), errors.Is(err, DataError):
+		case fingerprint.NoAnswer(err), errors.Is(err, DataError):
 		case errors.Is(err, Busy):
 			if err := fingerprint.Pause(ctx, busyPause); err != nil {
 				return Packet{}, err
@@ -257,13 +235,7 @@ func (m *Module) makeSure(ctx context.Context) error {
 	if !m.unsure {
 		return nil
 	}
-	var err error
-	for range tries {
-		if err = m.settle(ctx); !noAnswer(err) {
-			return err
-		}
-	}
-	return err
+	return fingerprint.Retry(tries, func() error { return m.settle(ctx) })
 }
 
 // data reads what follows a packet, into b, and the byte that ends it.
@@ -429,23 +401,23 @@ func usable(id fingerprint.ID) error {
 // Enroll enrols a finger under an ID that is free; the module refuses one that
 // it has. One for a threat is added to an ID that is in use. The module's
 // enrol mode says of how many scans, and of one or two templates.
-func (m *Module) Enroll(ctx context.Context, e fingerprint.Enrollment) error {
+func (m *Module) Enroll(ctx context.Context, e fingerprint.Enrollment) (quality int, err error) {
 	if err := m.turn.Take(ctx); err != nil {
-		return err
+		return 0, err
 	}
 	defer m.turn.Give()
 	used, err := m.used(ctx, e.ID)
 	switch {
 	case err != nil:
-		return err
+		return 0, err
 	case used && !e.Duress:
-		return fingerprint.Refuse(fingerprint.ErrInUse, "ID %d", e.ID)
+		return 0, fingerprint.Refuse(fingerprint.ErrInUse, "ID %d", e.ID)
 	case !used && e.Duress:
-		return fingerprint.Refuse(fingerprint.ErrEmpty, "ID %d: enrol another finger first", e.ID)
+		return 0, fingerprint.Refuse(fingerprint.ErrEmpty, "ID %d: enrol another finger first", e.ID)
 	}
 	mode, err := m.parameter(ctx, EnrollMode)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	step := fingerprint.Step{Capture: 1}
 	switch mode {
@@ -454,14 +426,14 @@ func (m *Module) Enroll(ctx context.Context, e fingerprint.Enrollment) error {
 	case 0x31, 0x41:
 		step.Captures = 2
 	default:
-		return fingerprint.Refuse(fingerprint.ErrUnsupported, "enrol mode %#02x: set 0x30, 0x31 or 0x41 (one scan, two, two templates)", mode)
+		return 0, fingerprint.Refuse(fingerprint.ErrUnsupported, "enrol mode %#02x: set 0x30, 0x31 or 0x41 (one scan, two, two templates)", mode)
 	}
 	p := Packet{Command: ES, Param: uint32(e.ID), Flag: checkFinger}
 	if e.Duress {
 		p.Flag = addDuress
 	}
 	e.Tell(step)
-	_, err = m.scan(ctx, p, func(what Error) {
+	a, err := m.scan(ctx, p, func(what Error) {
 		if what == ScanSuccess && step.Capture < step.Captures {
 			step.Action = fingerprint.Lift
 			e.Tell(step)
@@ -469,13 +441,16 @@ func (m *Module) Enroll(ctx context.Context, e fingerprint.Enrollment) error {
 			e.Tell(step)
 		}
 	})
-	if err == nil || fingerprint.IsRefusal(err) {
-		return err
+	switch {
+	case err == nil && a.Size <= 100:
+		return int(a.Size), nil
+	case err == nil || fingerprint.IsRefusal(err):
+		return 0, err
 	}
 	if e.Duress {
-		return fmt.Errorf("%w (ID %d may have the finger for a threat now)", err, e.ID)
+		return 0, fmt.Errorf("%w (ID %d may have the finger for a threat now)", err, e.ID)
 	}
-	return m.undo(ctx, e.ID, err)
+	return 0, fingerprint.Undo(ctx, 4*m.config.Wait, e.ID, err, m.remove)
 }
 
 func (m *Module) used(ctx context.Context, id fingerprint.ID) (bool, error) {
@@ -492,16 +467,6 @@ func (m *Module) used(ctx context.Context, id fingerprint.ID) (bool, error) {
 	return false, err
 }
 
-// undo empties an ID after err, even if the context has ended.
-func (m *Module) undo(ctx context.Context, id fingerprint.ID, err error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 4*m.config.Wait)
-	defer cancel()
-	if undone := m.remove(ctx, id); undone != nil {
-		return fmt.Errorf("%w (ID %d may be in use now: delete it: %w)", err, id, undone)
-	}
-	return err
-}
-
 // List gives the users.
 func (m *Module) List(ctx context.Context) ([]fingerprint.ID, error) {
 	if err := m.turn.Take(ctx); err != nil {
@@ -510,7 +475,7 @@ func (m *Module) List(ctx context.Context) ([]fingerprint.ID, error) {
 	defer m.turn.Give()
 	for try := 1; ; try++ {
 		ids, err := m.list(ctx)
-		if !noAnswer(err) || try == tries || ctx.Err() != nil {
+		if !fingerprint.NoAnswer(err) || try == tries || ctx.Err() != nil {
 			return ids, err
 		}
 	}
@@ -594,7 +559,7 @@ func (m *Module) Wipe(ctx context.Context) error {
 }
 
 // ReadTemplates gives all templates of a user.
-func (m *Module) ReadTemplates(ctx context.Context, id fingerprint.ID) ([]fingerprint.Template, error) {
+func (m *Module) ReadTemplates(ctx context.Context, id fingerprint.ID) ([]biometric.Template, error) {
 	if err := m.turn.Take(ctx); err != nil {
 		return nil, err
 	}
@@ -605,20 +570,20 @@ func (m *Module) ReadTemplates(ctx context.Context, id fingerprint.ID) ([]finger
 	return m.read(ctx, id)
 }
 
-func (m *Module) read(ctx context.Context, id fingerprint.ID) ([]fingerprint.Template, error) {
+func (m *Module) read(ctx context.Context, id fingerprint.ID) ([]biometric.Template, error) {
 	for try := 1; ; try++ {
 		templates, err := m.readOnce(ctx, id)
 		if err == nil {
 			return templates, nil
 		}
-		fingerprint.ClearAll(templates)
-		if !noAnswer(err) || try == tries || ctx.Err() != nil {
+		biometric.ClearAll(templates)
+		if !fingerprint.NoAnswer(err) || try == tries || ctx.Err() != nil {
 			return nil, err
 		}
 	}
 }
 
-func (m *Module) readOnce(ctx context.Context, id fingerprint.ID) (templates []fingerprint.Template, err error) {
+func (m *Module) readOnce(ctx context.Context, id fingerprint.ID) (templates []biometric.Template, err error) {
 	if err := m.makeSure(ctx); err != nil {
 		return nil, err
 	}
@@ -639,7 +604,7 @@ func (m *Module) readOnce(ctx context.Context, id fingerprint.ID) (templates []f
 			return templates, fmt.Errorf("%w: template %d of ID %d, of %d bytes", fingerprint.ErrGarbled, len(templates), a.Param, a.Size)
 		}
 		t := make([]byte, a.Size)
-		templates = append(templates, fingerprint.NewTemplate(t))
+		templates = append(templates, biometric.NewTemplate(t))
 		if err := m.data(ctx, t); err != nil {
 			return templates, err
 		}
@@ -652,7 +617,7 @@ func (m *Module) readOnce(ctx context.Context, id fingerprint.ID) (templates []f
 
 // WriteTemplates stores a user's templates under an ID that is free, and reads
 // them back.
-func (m *Module) WriteTemplates(ctx context.Context, id fingerprint.ID, templates []fingerprint.Template) error {
+func (m *Module) WriteTemplates(ctx context.Context, id fingerprint.ID, templates []biometric.Template) error {
 	if err := m.turn.Take(ctx); err != nil {
 		return err
 	}
@@ -673,12 +638,12 @@ func (m *Module) WriteTemplates(ctx context.Context, id fingerprint.ID, template
 		return fingerprint.Refuse(fingerprint.ErrInUse, "ID %d", id)
 	}
 	if err := m.write(ctx, id, templates); err != nil {
-		return m.undo(ctx, id, err)
+		return fingerprint.Undo(ctx, 4*m.config.Wait, id, err, m.remove)
 	}
 	return nil
 }
 
-func (m *Module) write(ctx context.Context, id fingerprint.ID, templates []fingerprint.Template) error {
+func (m *Module) write(ctx context.Context, id fingerprint.ID, templates []biometric.Template) error {
 	for i, t := range templates {
 		if err := m.makeSure(ctx); err != nil {
 			return err
@@ -699,11 +664,11 @@ func (m *Module) write(ctx context.Context, id fingerprint.ID, templates []finge
 		}
 	}
 	back, err := m.read(ctx, id)
-	defer fingerprint.ClearAll(back)
+	defer biometric.ClearAll(back)
 	if err != nil {
 		return err
 	}
-	same := slices.EqualFunc(templates, back, func(a, b fingerprint.Template) bool {
+	same := slices.EqualFunc(templates, back, func(a, b biometric.Template) bool {
 		return subtle.ConstantTimeCompare(a.Bytes(), b.Bytes()) == 1
 	})
 	if !same {
@@ -721,9 +686,17 @@ func (m *Module) Security(ctx context.Context) (int, error) {
 // SetSecurity sets the parameter 66, to 0x33 to 0x37, 0x43 to 0x46, or 0x50 to
 // 0x52.
 func (m *Module) SetSecurity(ctx context.Context, level int) error {
+	if err := CheckSecurity(level); err != nil {
+		return err
+	}
+	return m.SetParameter(ctx, Security, uint32(level))
+}
+
+// CheckSecurity refuses what is no level of security, or too weak a one.
+func CheckSecurity(level int) error {
 	switch {
 	case level >= 0x33 && level <= 0x37, level >= 0x43 && level <= 0x46, level >= 0x50 && level <= 0x52:
-		return m.SetParameter(ctx, Security, uint32(level))
+		return nil
 	}
 	return fingerprint.Refuse(fingerprint.ErrUnsupported, "security level %#02x: it is none, or takes one finger of 10,000 for another", level)
 }
@@ -741,7 +714,7 @@ func (m *Module) SetBaud(ctx context.Context, baud int) error {
 	if err := m.setParameter(ctx, Baudrate, uint32(0x31+i)); err != nil {
 		return err
 	}
-	if _, err := m.once(ctx, Packet{Command: RS}); err != nil && !noAnswer(err) {
+	if _, err := m.once(ctx, Packet{Command: RS}); err != nil && !fingerprint.NoAnswer(err) {
 		return err
 	}
 	if err := m.wire.Line.SetBaud(baud); err != nil {

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gatehouse-acs/gatehouse/biometric"
 	"github.com/gatehouse-acs/gatehouse/drivers/fingerprint"
 	"github.com/gatehouse-acs/gatehouse/drivers/fingerprint/sfm"
 	"github.com/gatehouse-acs/gatehouse/drivers/fingerprint/sim"
@@ -55,7 +56,11 @@ func enroll(t *testing.T, m *sfm.Module, far *sim.Module, e fingerprint.Enrollme
 		}
 	}
 	defer far.Lift()
-	return steps, m.Enroll(t.Context(), e)
+	quality, err := m.Enroll(t.Context(), e)
+	if (quality == 0) != (err != nil) {
+		t.Errorf("a quality of %d, and %v", quality, err)
+	}
+	return steps, err
 }
 
 func identify(t *testing.T, m *sfm.Module, far *sim.Module, f sim.Finger) fingerprint.Match {
@@ -113,7 +118,7 @@ func TestAFakeFingerIsAnOutcome(t *testing.T) {
 		t.Errorf("%v of ID %d", got.Outcome, got.ID)
 	}
 	far.Touch(sim.Finger{Name: "gelatine", Fake: true})
-	if err := m.Enroll(t.Context(), fingerprint.Enrollment{ID: 1}); !errors.Is(err, fingerprint.ErrFake) {
+	if _, err := m.Enroll(t.Context(), fingerprint.Enrollment{ID: 1}); !errors.Is(err, fingerprint.ErrFake) {
 		t.Errorf("enrolled: %v", err)
 	}
 }
@@ -133,7 +138,7 @@ func TestEnrollingFollowsTheModulesMode(t *testing.T) {
 		if err != nil || len(templates) != tt.templates {
 			t.Errorf("mode %#x: %v, %v", tt.mode, templates, err)
 		}
-		fingerprint.ClearAll(templates)
+		biometric.ClearAll(templates)
 	}
 	far := sim.SFM{EnrollMode: 0x42}.New()
 	if _, err := enroll(t, open(t, far), far, fingerprint.Enrollment{ID: 7}, "Ann"); !errors.Is(err, fingerprint.ErrUnsupported) {

@@ -1,8 +1,10 @@
 package sim
 
 import (
+	"io"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
@@ -21,6 +23,15 @@ type Cable struct {
 
 // Plug makes one.
 func Plug(m *Module) (*Cable, error) {
+	return plug(m, func(c *Cable) io.ReadWriter { return c.master })
+}
+
+// PlugPaced makes one that is as slow as a wire at its rate.
+func PlugPaced(m *Module) (*Cable, error) {
+	return plug(m, func(c *Cable) io.ReadWriter { return paced{c} })
+}
+
+func plug(m *Module, far func(*Cable) io.ReadWriter) (*Cable, error) {
 	master, slave, err := pty.Open()
 	if err != nil {
 		return nil, err
@@ -28,9 +39,30 @@ func Plug(m *Module) (*Cable, error) {
 	c := &Cable{Name: slave.Name(), master: master, slave: slave, served: make(chan struct{})}
 	go func() {
 		defer close(c.served)
-		m.Serve(master, c.rate)
+		m.Serve(far(c), c.rate)
 	}()
 	return c, nil
+}
+
+// paced is the far end of a cable on which a byte takes 10 bits' time.
+type paced struct{ *Cable }
+
+func (p paced) Read(b []byte) (int, error) {
+	n, err := p.master.Read(b)
+	p.pace(n)
+	return n, err
+}
+
+func (p paced) Write(b []byte) (int, error) {
+	p.pace(len(b))
+	return p.master.Write(b)
+}
+
+// pace waits by the kernel's clock: Go's is off by up to a millisecond.
+func (p paced) pace(n int) {
+	left := unix.NsecToTimespec(int64(n) * int64(10*time.Second) / int64(max(p.rate(), 300)))
+	for unix.Nanosleep(&left, &left) == unix.EINTR {
+	}
 }
 
 var rates = map[uint32]int{

@@ -52,6 +52,12 @@ func (g *gt521Module) baud() int                                 { return g.Baud
 func (g *gt521Module) stored() []fingerprint.ID                  { return g.library.ids() }
 func (g *gt521Module) later(time.Time, *Finger) ([][]byte, bool) { return nil, false }
 
+func (g *gt521Module) lamp() fingerprint.Light { return fingerprint.Light{} }
+
+func (g *gt521Module) store(id fingerprint.ID, f Finger) {
+	g.library[id] = [][]byte{f.template(g.TemplateSize)}
+}
+
 // next finds a command, and a data packet where one has to come.
 func (g *gt521Module) next(b []byte) (int, bool) {
 	if g.download >= 0 && len(b) > 0 && b[0] == 0x5A {

@@ -72,6 +72,12 @@ func (s *sfmModule) reset()                   { s.scan, s.scanned, s.data = nil,
 func (s *sfmModule) baud() int                { return s.Baud }
 func (s *sfmModule) stored() []fingerprint.ID { return s.library.ids() }
 
+func (s *sfmModule) lamp() fingerprint.Light { return fingerprint.Light{} }
+
+func (s *sfmModule) store(id fingerprint.ID, f Finger) {
+	s.library[id] = [][]byte{f.template(s.TemplateSize)}
+}
+
 // next finds a command, and data where they have to come.
 func (s *sfmModule) next(b []byte) (int, bool) {
 	if s.data != nil {

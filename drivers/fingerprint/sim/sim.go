@@ -86,6 +86,8 @@ type protocol interface {
 	reset()
 	baud() int
 	stored() []fingerprint.ID
+	store(fingerprint.ID, Finger)
+	lamp() fingerprint.Light
 }
 
 // Module is a simulated one. Its methods may be called from any goroutine.
@@ -176,6 +178,20 @@ func (m *Module) Stored() []fingerprint.ID {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.p.stored()
+}
+
+// Store stores a finger under an ID, as if it had been enrolled there.
+func (m *Module) Store(id fingerprint.ID, f Finger) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.p.store(id, f)
+}
+
+// Lamp is what a lamp with colours shows.
+func (m *Module) Lamp() fingerprint.Light {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.p.lamp()
 }
 
 // Heard is how many commands the module was sent.

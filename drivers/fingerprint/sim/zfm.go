@@ -25,6 +25,8 @@ type ZFM struct {
 	Bare bool
 	// Full has no room for a template.
 	Full bool
+	// Dark has a lamp that fails to light.
+	Dark bool
 }
 
 // New makes the module.
@@ -54,6 +56,7 @@ type zfmModule struct {
 	library  library
 	notepad  [16][32]byte
 	security byte
+	light    fingerprint.Light
 
 	verified bool
 	boot     []byte
@@ -76,6 +79,12 @@ func (z *zfmModule) later(time.Time, *Finger) (out [][]byte, waits bool) {
 		out, z.boot = [][]byte{z.boot}, nil
 	}
 	return out, false
+}
+
+func (z *zfmModule) lamp() fingerprint.Light { return z.light }
+
+func (z *zfmModule) store(id fingerprint.ID, f Finger) {
+	z.library[id] = [][]byte{f.template(z.TemplateSize)}
 }
 
 func (z *zfmModule) next(b []byte) (int, bool) {
@@ -244,6 +253,18 @@ func (z *zfmModule) answer(command []byte, finger *Finger) [][]byte {
 	case zfm.AuraLED:
 		if z.Old {
 			return z.ack(zfm.Undefined)
+		}
+		if z.Dark && params[0] != 4 {
+			return z.ack(zfm.ExecutionFailed)
+		}
+		z.light = fingerprint.Light{Colour: fingerprint.Colour(params[2]), Times: params[3]}
+		switch params[0] {
+		case 1:
+			z.light.Effect = fingerprint.Breathe
+		case 2:
+			z.light.Effect = fingerprint.Flash
+		case 4:
+			z.light = fingerprint.Light{}
 		}
 	case zfm.LEDOn, zfm.LEDOff:
 		if !z.Old {

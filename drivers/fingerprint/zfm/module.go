@@ -1,6 +1,7 @@
 package zfm
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -9,9 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/gatehouse-acs/gatehouse/biometric"
 	"github.com/gatehouse-acs/gatehouse/drivers/fingerprint"
 )
 
@@ -41,6 +44,16 @@ type Config struct {
 // which it goes in clear, but no log shows it.
 type Password uint32
 
+// ParsePassword reads a password of 8 hexadecimal digits, as the manuals write
+// it. Its error does not repeat it.
+func ParsePassword(text string) (Password, error) {
+	p, err := strconv.ParseUint(text, 16, 32)
+	if err != nil || len(text) != 8 {
+		return 0, errors.New("zfm: a password is 8 hexadecimal digits, such as 00000000")
+	}
+	return Password(p), nil
+}
+
 func (Password) String() string                 { return "[password]" }
 func (p Password) Format(f fmt.State, _ rune)   { fmt.Fprint(f, p.String()) }
 func (p Password) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
@@ -65,88 +78,43 @@ type Module struct {
 	config Config
 	info   fingerprint.Info
 
-	turn     fingerprint.Turn
-	wire     *fingerprint.Wire
-	unsure   bool      // an answer may still come
-	seen     time.Time // when a finger that was judged was last seen on the sensor
-	packet   int       // bytes of a data packet's payload
-	plainLED bool      // it has no AuraLED
+	turn   fingerprint.Turn
+	wire   *fingerprint.Wire
+	unsure bool      // an answer may still come
+	seen   time.Time // when a finger that was judged was last seen on the sensor
+	packet int       // bytes of a data packet's payload
 }
 
 var _ fingerprint.Module = (*Module)(nil)
 
 // Open finds the module and asks what it is.
 func Open(ctx context.Context, c Config) (*Module, error) {
-	if c.Address == 0 {
-		c.Address = AnyAddress
-	}
-	if c.Captures == 0 {
-		c.Captures = 2
-	}
+	c.Address = cmp.Or(c.Address, AnyAddress)
+	c.Captures = cmp.Or(c.Captures, 2)
 	if c.Captures < 2 || c.Captures > 6 {
 		return nil, fmt.Errorf("zfm: %d captures: a template is made of 2 to 6", c.Captures)
 	}
-	if c.FingerWait == 0 {
-		c.FingerWait = 10 * time.Second
-	}
-	if c.Wait == 0 {
-		c.Wait = time.Second
-	}
+	c.FingerWait = cmp.Or(c.FingerWait, 10*time.Second)
+	c.Wait = cmp.Or(c.Wait, time.Second)
 	m := &Module{config: c, turn: fingerprint.NewTurn()}
-	bauds := Bauds
-	if c.Baud != 0 {
-		bauds = []int{c.Baud}
-	}
-	line, err := c.Open(bauds[0])
+	wire, baud, err := fingerprint.Find(c.Open, c.Baud, Bauds, MaxPacket, func(w *fingerprint.Wire) error {
+		m.wire = w
+		return m.login(ctx)
+	})
 	if err != nil {
 		return nil, err
 	}
-	m.wire = fingerprint.NewWire(line, MaxPacket)
-	if err := m.connect(ctx, bauds); err != nil {
-		return nil, errors.Join(err, line.Close())
+	m.info.Baud = baud
+	if err := m.describe(ctx); err != nil {
+		return nil, errors.Join(err, wire.Line.Close())
 	}
 	return m, nil
 }
 
-func (m *Module) connect(ctx context.Context, bauds []int) error {
-	var silence error
-	for i, baud := range bauds {
-		if i > 0 {
-			if err := m.wire.Line.SetBaud(baud); err != nil {
-				return err
-			}
-		}
-		silence = m.login(ctx, m.config.Password)
-		if silence == nil {
-			m.info.Baud = baud
-			break
-		}
-		if !noAnswer(silence) {
-			return silence
-		}
-	}
-	if silence != nil && len(bauds) > 1 {
-		return fmt.Errorf("%w (%w)", fingerprint.ErrNotFound, silence)
-	}
-	if silence != nil {
-		return silence
-	}
-	return m.describe(ctx)
-}
-
-// noAnswer reports whether another try, or another rate, may do better.
-func noAnswer(err error) bool {
-	return errors.Is(err, fingerprint.ErrSilent) || errors.Is(err, fingerprint.ErrGarbled)
-}
-
-func (m *Module) login(ctx context.Context, p Password) error {
-	var err error
-	for range 2 {
-		m.unsure = false
-		if _, err = m.once(ctx, m.config.Wait, 0, VfyPwd, binary.BigEndian.AppendUint32(nil, uint32(p))...); !noAnswer(err) {
-			break
-		}
-	}
+// login verifies the password.
+func (m *Module) login(ctx context.Context) error {
+	m.unsure = false
+	_, err := m.once(ctx, m.config.Wait, 0, VfyPwd, binary.BigEndian.AppendUint32(nil, uint32(m.config.Password))...)
 	m.unsure = true // there may be a second answer, or it was to something that was asked before
 	return err
 }
@@ -161,29 +129,59 @@ func (m *Module) describe(ctx context.Context) error {
 		return err
 	}
 	m.info.Family, m.info.Capacity, m.packet = "zfm", int(p.capacity), p.packet
-	product, err := m.ask(ctx, m.config.Wait, productSize, ReadProdInfo)
-	switch {
-	case err == nil:
-		m.info.Model = text(product[:16])
-		m.info.Serial = strings.ToUpper(hex.EncodeToString(product[20:28]))
-		m.info.Firmware = fmt.Sprintf("%d.%d", product[28], product[29])
-		m.info.TemplateSize = int(binary.BigEndian.Uint16(product[42:]))
-		return nil
-	case !fingerprint.IsRefusal(err) && !noAnswer(err):
+	product, err := m.product(ctx)
+	if err != nil {
 		return err
 	}
-	// An older module has no serial number, but a notepad.
-	page, err := m.ask(ctx, m.config.Wait, pageSize, ReadNotepad, markPage)
-	switch {
-	case err == nil:
-		if strings.HasPrefix(string(page), markHead) {
-			m.info.Serial = markSerial(page)
-		}
-		return nil
-	case fingerprint.IsRefusal(err) || noAnswer(err):
+	m.info.Model, m.info.Serial = product.Model, product.Serial
+	m.info.Firmware, m.info.TemplateSize = product.Firmware, product.TemplateSize
+	_, err = m.ask(ctx, m.config.Wait, 0, AuraLED, aura(fingerprint.Light{})...)
+	m.info.Coloured = err == nil
+	if fingerprint.IsRefusal(err) || fingerprint.NoAnswer(err) {
 		return nil
 	}
 	return err
+}
+
+// product is what the module tells of its making. An older module has no serial
+// number, but a notepad.
+func (m *Module) product(ctx context.Context) (fingerprint.Info, error) {
+	b, err := m.ask(ctx, m.config.Wait, productSize, ReadProdInfo)
+	switch {
+	case err == nil:
+		return fingerprint.Info{
+			Model:        text(b[:16]),
+			Serial:       strings.ToUpper(hex.EncodeToString(b[20:28])),
+			Firmware:     fmt.Sprintf("%d.%d", b[28], b[29]),
+			TemplateSize: int(binary.BigEndian.Uint16(b[42:])),
+		}, nil
+	case !fingerprint.IsRefusal(err) && !fingerprint.NoAnswer(err):
+		return fingerprint.Info{}, err
+	}
+	page, err := m.ask(ctx, m.config.Wait, pageSize, ReadNotepad, markPage)
+	switch {
+	case err == nil && strings.HasPrefix(string(page), markHead):
+		return fingerprint.Info{Serial: markSerial(page)}, nil
+	case err == nil, fingerprint.IsRefusal(err), fingerprint.NoAnswer(err):
+		return fingerprint.Info{}, nil
+	}
+	return fingerprint.Info{}, err
+}
+
+// Ping asks whether the module is there, and still the one that it was.
+func (m *Module) Ping(ctx context.Context) error {
+	if err := m.turn.Take(ctx); err != nil {
+		return err
+	}
+	defer m.turn.Give()
+	if _, err := m.parameters(ctx); err != nil {
+		return err
+	}
+	product, err := m.product(ctx)
+	if err != nil {
+		return err
+	}
+	return fingerprint.CheckSerial(m.info.Serial, product)
 }
 
 const (
@@ -239,7 +237,7 @@ func (m *Module) ask(ctx context.Context, wait time.Duration, size int, i Instru
 			return nil, err
 		}
 		b, err := m.once(ctx, wait, size, i, params...)
-		again := noAnswer(err) || errors.Is(err, ReceiveError)
+		again := fingerprint.NoAnswer(err) || errors.Is(err, ReceiveError)
 		if !again || try == tries || ctx.Err() != nil {
 			return b, err
 		}
@@ -315,7 +313,7 @@ func (m *Module) makeSure(ctx context.Context) error {
 		if err = m.send(Command, []byte{byte(ReadSysPara)}); err != nil {
 			return err
 		}
-		if _, err = m.answer(ctx, m.config.Wait, sysParaSize); err == nil || !noAnswer(err) && !fingerprint.IsRefusal(err) {
+		if _, err = m.answer(ctx, m.config.Wait, sysParaSize); err == nil || !fingerprint.NoAnswer(err) && !fingerprint.IsRefusal(err) {
 			return err
 		}
 		m.unsure = true
@@ -506,16 +504,16 @@ func (m *Module) slot(id fingerprint.ID) ([]byte, error) {
 
 // Enroll makes one template of several captures. It refuses an ID that is in
 // use, which Store would overwrite, and a finger that is stored already.
-func (m *Module) Enroll(ctx context.Context, e fingerprint.Enrollment) error {
+func (m *Module) Enroll(ctx context.Context, e fingerprint.Enrollment) (quality int, err error) {
 	if err := m.turn.Take(ctx); err != nil {
-		return err
+		return 0, err
 	}
 	defer m.turn.Give()
 	if e.Duress {
-		return fingerprint.Refuse(fingerprint.ErrUnsupported, "it knows no finger for a threat")
+		return 0, fingerprint.Refuse(fingerprint.ErrUnsupported, "it knows no finger for a threat")
 	}
 	if err := m.free(ctx, e.ID); err != nil {
-		return err
+		return 0, err
 	}
 	poor := 0
 	for n := 1; n <= m.config.Captures; {
@@ -524,7 +522,7 @@ func (m *Module) Enroll(ctx context.Context, e fingerprint.Enrollment) error {
 			step.Action = fingerprint.Lift
 			e.Tell(step)
 			if err := m.lifted(ctx); err != nil {
-				return err
+				return 0, err
 			}
 		}
 		step.Action = fingerprint.Place
@@ -538,23 +536,23 @@ func (m *Module) Enroll(ctx context.Context, e fingerprint.Enrollment) error {
 			continue
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if n == 1 {
 			found, err := m.search(ctx)
 			if err == nil {
-				return fingerprint.Refuse(fingerprint.ErrDuplicate, "under ID %d", found.ID)
+				return 0, fingerprint.Refuse(fingerprint.ErrDuplicate, "under ID %d", found.ID)
 			}
 			if o, failed := outcome(err); failed != nil || o.Outcome != fingerprint.NoMatch {
-				return err
+				return 0, err
 			}
 		}
 		n, poor = n+1, 0
 	}
 	if _, err := m.ask(ctx, 2*m.config.Wait, 0, RegModel); err != nil {
-		return err
+		return 0, err
 	}
-	return m.store(ctx, e.ID)
+	return 0, m.store(ctx, e.ID)
 }
 
 // free refuses an ID that is in use.
@@ -575,17 +573,7 @@ func (m *Module) store(ctx context.Context, id fingerprint.ID) error {
 	if _, err = m.ask(ctx, 2*m.config.Wait, 0, Store, append([]byte{1}, slot...)...); err == nil || fingerprint.IsRefusal(err) {
 		return err
 	}
-	return m.undo(ctx, id, err)
-}
-
-// undo empties an ID after err, even if the context has ended.
-func (m *Module) undo(ctx context.Context, id fingerprint.ID, err error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 4*m.config.Wait)
-	defer cancel()
-	if undone := m.remove(ctx, id); undone != nil {
-		return fmt.Errorf("%w (ID %d may be in use now: delete it: %w)", err, id, undone)
-	}
-	return err
+	return fingerprint.Undo(ctx, 4*m.config.Wait, id, err, m.remove)
 }
 
 // List reads the module's table of what is in use.
@@ -678,7 +666,7 @@ func (m *Module) Wipe(ctx context.Context) error {
 }
 
 // ReadTemplates gives the one template of an ID.
-func (m *Module) ReadTemplates(ctx context.Context, id fingerprint.ID) ([]fingerprint.Template, error) {
+func (m *Module) ReadTemplates(ctx context.Context, id fingerprint.ID) ([]biometric.Template, error) {
 	if err := m.turn.Take(ctx); err != nil {
 		return nil, err
 	}
@@ -687,7 +675,7 @@ func (m *Module) ReadTemplates(ctx context.Context, id fingerprint.ID) ([]finger
 	if err != nil {
 		return nil, err
 	}
-	return []fingerprint.Template{fingerprint.NewTemplate(t)}, nil
+	return []biometric.Template{biometric.NewTemplate(t)}, nil
 }
 
 func (m *Module) read(ctx context.Context, id fingerprint.ID) ([]byte, error) {
@@ -723,7 +711,7 @@ func (m *Module) upload(ctx context.Context) ([]byte, error) {
 			return t, nil
 		}
 		clear(t)
-		if !noAnswer(err) || try == tries || ctx.Err() != nil {
+		if !fingerprint.NoAnswer(err) || try == tries || ctx.Err() != nil {
 			return nil, err
 		}
 	}
@@ -770,7 +758,7 @@ func grow(t, more []byte) []byte {
 
 // WriteTemplates stores one template under an ID that is free, and reads it
 // back.
-func (m *Module) WriteTemplates(ctx context.Context, id fingerprint.ID, templates []fingerprint.Template) error {
+func (m *Module) WriteTemplates(ctx context.Context, id fingerprint.ID, templates []biometric.Template) error {
 	if err := m.turn.Take(ctx); err != nil {
 		return err
 	}
@@ -807,7 +795,7 @@ func (m *Module) WriteTemplates(ctx context.Context, id fingerprint.ID, template
 		err = fingerprint.Refuse(fingerprint.ErrFailed, "it did not keep the template as it is")
 	}
 	if err != nil {
-		return m.undo(ctx, id, err)
+		return fingerprint.Undo(ctx, 4*m.config.Wait, id, err, m.remove)
 	}
 	return nil
 }
@@ -828,10 +816,18 @@ func (m *Module) SetSecurity(ctx context.Context, level int) error {
 		return err
 	}
 	defer m.turn.Give()
+	if err := CheckSecurity(level); err != nil {
+		return err
+	}
+	return m.set(ctx, paramSecurity, byte(level))
+}
+
+// CheckSecurity refuses what is no level of security.
+func CheckSecurity(level int) error {
 	if level < 1 || level > 5 {
 		return fingerprint.Refuse(fingerprint.ErrUnsupported, "security level %d: there are 1 to 5", level)
 	}
-	return m.set(ctx, paramSecurity, byte(level))
+	return nil
 }
 
 func (m *Module) set(ctx context.Context, param, value byte) error {
@@ -870,7 +866,7 @@ func (m *Module) SetPassword(ctx context.Context, p Password) error {
 		return err
 	}
 	m.config.Password = p
-	return m.login(ctx, p)
+	return fingerprint.Retry(2, func() error { return m.login(ctx) })
 }
 
 // SetBaud changes the rate for good, to one of Bauds. The module answers at
@@ -884,7 +880,7 @@ func (m *Module) SetBaud(ctx context.Context, baud int) error {
 		return fingerprint.Refuse(fingerprint.ErrUnsupported, "%d baud: the module's are 9600 times 1 to 12", baud)
 	}
 	_, err := m.once(ctx, m.config.Wait, 0, SetSysPara, paramBaud, byte(baud/9600))
-	if err != nil && !noAnswer(err) {
+	if err != nil && !fingerprint.NoAnswer(err) {
 		return err
 	}
 	// Without an answer it may have changed all the same: the question at the new
@@ -905,12 +901,9 @@ func (m *Module) Show(ctx context.Context, l fingerprint.Light) error {
 		return err
 	}
 	defer m.turn.Give()
-	if !m.plainLED {
+	if m.info.Coloured {
 		_, err := m.ask(ctx, m.config.Wait, 0, AuraLED, aura(l)...)
-		if !fingerprint.IsRefusal(err) {
-			return err
-		}
-		m.plainLED = true
+		return err
 	}
 	i := LEDOn
 	if l.Colour == fingerprint.Dark {

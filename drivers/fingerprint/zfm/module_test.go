@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gatehouse-acs/gatehouse/biometric"
 	"github.com/gatehouse-acs/gatehouse/drivers/fingerprint"
 	"github.com/gatehouse-acs/gatehouse/drivers/fingerprint/sim"
 	"github.com/gatehouse-acs/gatehouse/drivers/fingerprint/zfm"
@@ -43,13 +44,14 @@ func open(t *testing.T, c zfm.Config) *zfm.Module {
 func enroll(t *testing.T, m *zfm.Module, far *sim.Module, id fingerprint.ID, finger string) error {
 	t.Helper()
 	defer far.Lift()
-	return m.Enroll(t.Context(), fingerprint.Enrollment{ID: id, Progress: func(s fingerprint.Step) {
+	_, err := m.Enroll(t.Context(), fingerprint.Enrollment{ID: id, Progress: func(s fingerprint.Step) {
 		if s.Action == fingerprint.Lift {
 			far.Lift()
 		} else {
 			far.Touch(sim.Finger{Name: finger})
 		}
 	}})
+	return err
 }
 
 func TestAPasswordIsNeeded(t *testing.T) {
@@ -167,12 +169,12 @@ func TestTemplatesGoInPacketsOfAnySize(t *testing.T) {
 			if err := m.WriteTemplates(t.Context(), fingerprint.ID(10+i), templates); err != nil {
 				t.Errorf("in packets of %d bytes: %v", size, err)
 			}
-			fingerprint.ClearAll(templates)
+			biometric.ClearAll(templates)
 		}
 		if err := m.SetPacketSize(t.Context(), 512); !errors.Is(err, fingerprint.ErrUnsupported) {
 			t.Errorf("packets of 512 bytes: %v", err)
 		}
-		short := []fingerprint.Template{fingerprint.NewTemplate(make([]byte, 100))}
+		short := []biometric.Template{biometric.NewTemplate(make([]byte, 100))}
 		err := m.WriteTemplates(t.Context(), 20, short)
 		if !errors.Is(err, fingerprint.ErrTemplate) {
 			t.Errorf("a template of another size: %v", err)
@@ -231,7 +233,7 @@ func TestSettingsAreTheModules(t *testing.T) {
 	if _, err := m.List(t.Context()); err != nil {
 		t.Errorf("at the other rate: %v", err)
 	}
-	if err := m.Enroll(t.Context(), fingerprint.Enrollment{ID: 1, Duress: true}); !errors.Is(err, fingerprint.ErrUnsupported) {
+	if _, err := m.Enroll(t.Context(), fingerprint.Enrollment{ID: 1, Duress: true}); !errors.Is(err, fingerprint.ErrUnsupported) {
 		t.Errorf("a finger for a threat: %v", err)
 	}
 	if i := m.Info(); i.Model != "R503" || i.TemplateSize != 1536 {
@@ -242,6 +244,9 @@ func TestSettingsAreTheModules(t *testing.T) {
 func TestLightIsShownWithColoursAndWithout(t *testing.T) {
 	for _, old := range []bool{false, true} {
 		m := open(t, config(t, sim.ZFM{Old: old}.New()))
+		if m.Info().Coloured == old {
+			t.Errorf("old %v: coloured %v", old, m.Info().Coloured)
+		}
 		for _, l := range []fingerprint.Light{{}, {Colour: fingerprint.Green}, {Colour: fingerprint.Red, Effect: fingerprint.Flash, Times: 3}} {
 			if err := m.Show(t.Context(), l); err != nil {
 				t.Errorf("old %v, %v: %v", old, l, err)
@@ -299,7 +304,7 @@ func chunk(t testing.TB, pid zfm.PID, payload ...byte) []byte {
 // opening is what Open is answered by a module for 200 templates.
 func opening(t testing.TB) []byte {
 	para := chunk(t, zfm.Ack, 0, 0, 0, 0, 0, 0, 200, 0, 3, 0xFF, 0xFF, 0xFF, 0xFF, 0, 2, 0, 6)
-	return slices.Concat(chunk(t, zfm.Ack, 0), para, para, chunk(t, zfm.Ack, make([]byte, 47)...))
+	return slices.Concat(chunk(t, zfm.Ack, 0), para, para, chunk(t, zfm.Ack, make([]byte, 47)...), chunk(t, zfm.Ack, 0))
 }
 
 // Answers differ in their sizes: one that cannot be meant is stepped over.

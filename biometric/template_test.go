@@ -1,26 +1,25 @@
-package fingerprint_test
+package biometric_test
 
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
 
-	"github.com/gatehouse-acs/gatehouse/drivers/fingerprint"
+	"github.com/gatehouse-acs/gatehouse/biometric"
 )
 
 func TestNoWayOfPrintingShowsATemplate(t *testing.T) {
 	secret := []byte("SECRETSECRET")
-	template := fingerprint.NewTemplate(bytes.Clone(secret))
+	template := biometric.NewTemplate(bytes.Clone(secret))
 	type holder struct {
-		Shown  fingerprint.Template
-		hidden fingerprint.Template
-		list   []fingerprint.Template
+		Shown  biometric.Template
+		hidden biometric.Template
+		list   []biometric.Template
 	}
-	h := holder{template, template, []fingerprint.Template{template}}
+	h := holder{template, template, []biometric.Template{template}}
 	var out strings.Builder
 	for _, verb := range "vTtbcdoOqxXUeEfFgGsp" {
 		for _, flags := range []string{"", "+", "#", "-20", "020", "."} {
@@ -55,24 +54,17 @@ func TestNoWayOfPrintingShowsATemplate(t *testing.T) {
 
 func TestAClearedTemplateIsGoneEverywhere(t *testing.T) {
 	b := []byte("SECRET")
-	one := fingerprint.NewTemplate(b)
+	one := biometric.NewTemplate(b)
 	other := one
-	fingerprint.ClearAll([]fingerprint.Template{one, {}})
+	biometric.ClearAll([]biometric.Template{one, {}})
 	if !bytes.Equal(b, make([]byte, 6)) || other.Bytes() != nil {
 		t.Errorf("left are %q and %q", b, other.Bytes())
 	}
 }
 
-func TestWhatTheZeroValuesMeanLetsNobodyIn(t *testing.T) {
-	var m fingerprint.Match
-	if m.Outcome != fingerprint.NoMatch {
-		t.Errorf("the zero match is %v", m.Outcome)
-	}
-	if fingerprint.IsRefusal(fingerprint.ErrSilent) || fingerprint.IsRefusal(nil) {
-		t.Error("silence counts as an answer of the module")
-	}
-	err := fingerprint.Refuse(fingerprint.ErrInUse, "ID %d", 7)
-	if !fingerprint.IsRefusal(fmt.Errorf("enrol: %w", err)) || !errors.Is(err, fingerprint.ErrInUse) {
-		t.Errorf("%v is no refusal", err)
+func TestAMatchThatIsNoneLetsNobodyIn(t *testing.T) {
+	var m biometric.Match
+	if m.Outcome == biometric.Matched {
+		t.Errorf("the zero match is %q", m.Outcome)
 	}
 }

@@ -1,0 +1,5 @@
+//go:build long
+
+package scanner_test
+
+func init() { everyFault = true }
