@@ -9,11 +9,17 @@ const EveryDoor = "*"
 // one, gets an answer with a reason from the table, and whatever it does not
 // understand is denied. It allocates nothing.
 //
-// Any one cause denies, and the first in the order of the reasons is named.
-// The exception is an active credential that breaks the glass, is within its
-// validity and has a right to the door: it opens in spite of a lockdown, an
-// expired allowlist, an unset clock and the schedule. While the clock is unset
-// its own validity cannot be told and does not stop it either.
+// Any one cause denies, and the first in the order of the reasons is named. So
+// nobody is asked for a second factor who would not be let in with it.
+//
+// The exception is the badge of an active credential that breaks the glass, is
+// within its validity and has a right to the door: it opens in spite of a
+// lockdown, an expired allowlist, an unset clock, the schedule, a lock-out and
+// missing factors. While the clock is unset its own validity cannot be told and
+// does not stop it either. A factor that is given under a threat does.
+//
+// A factor that was refused grants nothing, however many others were given. More
+// factors otherwise never turn a grant into a denial.
 //
 // Both directions are decided alike. While the clock is unset, a right that no
 // bound in time touches still grants.
@@ -21,14 +27,19 @@ func Decide(q *Query) Decision {
 	if cause := deniedForAll(q); cause != "" {
 		return Decision{Reason: cause}
 	}
-	cause := deniedForNow(q)
+	cause, more := deniedForNow(q)
+	threat := q.Duress && !q.DuressOpens
 	switch {
+	case cause == "" && threat:
+		return Decision{Reason: ReasonDuress}
+	case cause == "" && q.Duress:
+		return Decision{Granted: true, Reason: ReasonGrantedDuress}
 	case cause == "":
 		return Decision{Granted: true, Reason: ReasonGranted}
-	case q.Entry.BreakGlass:
+	case q.Entry.BreakGlass && q.Given.Has(Badge) && !threat:
 		return Decision{Granted: true, Reason: ReasonGrantedBreakGlass, BreakGlass: true}
 	default:
-		return Decision{Reason: cause}
+		return Decision{Reason: cause, More: more}
 	}
 }
 
@@ -74,27 +85,39 @@ func deniedForAll(q *Query) Reason {
 }
 
 // deniedForNow is the first of the causes that a break-glass credential
-// passes. Whatever deniedForAll looks for is not the case.
-func deniedForNow(q *Query) Reason {
+// passes, and the factors that may come next where they are the cause. Whatever
+// deniedForAll looks for is not the case.
+func deniedForNow(q *Query) (Reason, Factor) {
 	e := q.Entry
-	clock := clockSet(q.Clock)
 	switch {
 	case q.Lockdown:
-		return ReasonLockdown
+		return ReasonLockdown, 0
 	case q.Policy.Freshness == Expired && !slices.Contains(q.Policy.ExpiredKinds, e.Kind):
-		return ReasonAllowlistExpired
-	case !clock && !(e.From.IsZero() && e.Until.IsZero()):
-		return ReasonClockUnset
+		return ReasonAllowlistExpired, 0
+	case !clockSet(q.Clock) && !(e.From.IsZero() && e.Until.IsZero()):
+		return ReasonClockUnset, 0
 	}
-	// Without a zone the wall clock is as little known as without a clock.
-	clock = clock && q.Zone != nil
+	switch cause := outOfSchedule(q); {
+	case cause != "":
+		return cause, 0
+	case q.PersonLocked:
+		return ReasonPersonLockedOut, 0
+	case q.ReaderLocked:
+		return ReasonReaderLockedOut, 0
+	}
+	return lacking(q)
+}
+
+// outOfSchedule is why none of the rights holds now; "" if one does.
+func outOfSchedule(q *Query) Reason {
+	known := q.timeKnown()
 	cause := ReasonOutOfSchedule
-	for _, r := range e.Rights {
+	for _, r := range q.Entry.Rights {
 		switch {
 		case !r.opens(q.Door):
 		case !r.Schedule.Bounded():
 			return ""
-		case !clock:
+		case !known:
 			cause = ReasonClockUnset
 		case r.Schedule.Contains(q.At, q.Zone):
 			return ""
@@ -102,6 +125,10 @@ func deniedForNow(q *Query) Reason {
 	}
 	return cause
 }
+
+// timeKnown says whether the time of day on site is known. Without a zone the
+// wall clock is as little known as without a clock.
+func (q *Query) timeKnown() bool { return clockSet(q.Clock) && q.Zone != nil }
 
 func (r Right) opens(door string) bool {
 	return door != "" && (r.Door == door || r.Door == EveryDoor)

@@ -14,8 +14,9 @@ type Step struct {
 }
 
 // Explain says step by step what Decide looks at and what it finds, and what
-// it decides. It stops after a cause that no credential passes. Every step is
-// OK exactly when the decision is granted without breaking the glass.
+// it decides. It stops after a cause that no credential passes, but for a threat.
+// Every step is OK exactly when the decision is granted without breaking the
+// glass.
 func Explain(q *Query) ([]Step, Decision) {
 	d := Decide(q)
 	var steps []Step
@@ -33,7 +34,11 @@ func Explain(q *Query) ([]Step, Decision) {
 	}
 	e := q.Entry
 	if e == nil {
-		say(false, "The card is not on it.")
+		if q.Given.Has(Badge) {
+			say(false, "The card is not on it.")
+		} else {
+			say(false, "The person is not on it.")
+		}
 		return steps, d
 	}
 	known := slices.Contains([]State{Active, Lost, Revoked}, e.State) && slices.Contains([]Kind{Staff, Contractor, Visitor}, e.Kind)
@@ -41,7 +46,11 @@ func Explain(q *Query) ([]Step, Decision) {
 		say(false, "The card is on it, but its state %q or kind of person %q is not known here.", e.State, e.Kind)
 		return steps, d
 	}
-	say(true, "The card is on it, and belongs to %s (%s).", e.Person, e.Kind)
+	if q.Given.Has(Badge) {
+		say(true, "The card is on it, and belongs to %s (%s).", e.Person, e.Kind)
+	} else {
+		say(true, "The person is on it, and is %s (%s).", e.Person, e.Kind)
+	}
 	if !say(e.State == Active, "The credential is %s.", e.State) {
 		return steps, d
 	}
@@ -72,6 +81,14 @@ func Explain(q *Query) ([]Step, Decision) {
 		}
 	}
 	explainSchedule(q, clock, rights, say)
+	if q.PersonLocked {
+		say(false, "The person is locked out for a while, after too many failures.")
+	}
+	if q.ReaderLocked {
+		say(false, "The reader takes nobody for a while, after too many failures.")
+	}
+	explainNeeds(q, say)
+	explainGiven(q, say)
 	if e.BreakGlass && d.BreakGlass {
 		say(true, "The credential breaks the glass: it opens all the same, and raises the alarm.")
 	}
@@ -182,3 +199,75 @@ func explainSchedule(q *Query, clock bool, rights []Right, say func(bool, string
 	}
 	say(false, "It is %s on site: out of schedule.", now)
 }
+
+// explainNeeds says what the door asks of this person.
+func explainNeeds(q *Query, say func(bool, string, ...any) bool) {
+	needs := Needs(q)
+	var all Factor
+	words := make([]string, len(needs))
+	for i, r := range needs {
+		words[i] = describeSets(r.AnyOf)
+		if len(q.Rules) > 0 {
+			words[i] += " (schedule " + r.Schedule.name() + ")"
+		}
+		for _, set := range r.AnyOf {
+			all |= set
+		}
+	}
+	switch len(needs) {
+	case 0:
+		say(false, "None of the door's rules holds now, and without one nothing opens it.")
+	case 1:
+		say(true, "The door asks for %s.", words[0])
+	default:
+		say(true, "The time is not known, so that the door asks for each of these: %s.", strings.Join(words, "; "))
+	}
+	for _, s := range q.Entry.Instead {
+		if all.Has(s.Of) {
+			say(true, "Instead of %s this person gives %s.", s.Of, s.By)
+		}
+	}
+	if q.Weak != 0 {
+		say(true, "Alone, %s does not open here: what takes it is not authenticated.", describeAny(q.Weak))
+	}
+}
+
+// explainGiven says how far that has come.
+func explainGiven(q *Query, say func(bool, string, ...any) bool) {
+	given := "nothing"
+	if g := q.Given &^ q.Refused; g != 0 {
+		given = g.String()
+	}
+	_, next := progress(q)
+	switch cause, _ := lacking(q); {
+	case cause == "":
+		say(true, "Given: %s, which is enough.", given)
+	case cause == ReasonFactorMismatch:
+		say(false, "Given: %s, and %s that is not the person's.", given, q.Refused)
+	case cause == ReasonFactorUnavailable:
+		say(false, "Given: %s, and what is missing cannot be given here.", given)
+	case q.Over:
+		say(false, "Given: %s, and not in time %s.", given, describeAny(next))
+	default:
+		say(false, "Given: %s; next may come %s.", given, describeAny(next))
+	}
+	if q.Duress {
+		fate := "stays locked"
+		if q.DuressOpens {
+			fate = "opens all the same"
+		}
+		say(q.DuressOpens, "One of them is given only under a threat: the door %s, and the alarm is raised silently.", fate)
+	}
+}
+
+// describeSets writes sets of which any one is enough.
+func describeSets(sets []Factor) string {
+	words := make([]string, len(sets))
+	for i, s := range sets {
+		words[i] = s.String()
+	}
+	return strings.Join(words, " or ")
+}
+
+// describeAny writes factors of which any one is meant.
+func describeAny(f Factor) string { return strings.Join(f.Names(), " or ") }

@@ -26,7 +26,14 @@ const (
 	ReasonAllowlistExpired  Reason = "allowlist_expired"
 	ReasonClockUnset        Reason = "clock_unset"
 	ReasonOutOfSchedule     Reason = "out_of_schedule"
+	ReasonPersonLockedOut   Reason = "person_locked_out"
+	ReasonReaderLockedOut   Reason = "reader_locked_out"
+	ReasonFactorMismatch    Reason = "factor_mismatch"
+	ReasonFactorUnavailable Reason = "factor_unavailable"
+	ReasonFactorMissing     Reason = "factor_missing"
+	ReasonDuress            Reason = "duress"
 	ReasonGrantedBreakGlass Reason = "granted_break_glass"
+	ReasonGrantedDuress     Reason = "granted_duress"
 	ReasonGranted           Reason = "granted"
 )
 
@@ -80,9 +87,30 @@ var reasons = [...]ReasonText{
 	{ReasonOutOfSchedule, false, true,
 		"The person has a right to this door, but not at this time.",
 		"Come back within the schedule, or have the schedule changed if it is wrong."},
+	{ReasonPersonLockedOut, false, true,
+		"The person failed to prove who they are too often and is locked out for a while.",
+		"Ask the person what went wrong; if it was not them, have the card taken back and the PIN changed."},
+	{ReasonReaderLockedOut, false, true,
+		"Too many people in a row failed at this reader, and it takes nobody for a while.",
+		"Look who is at the door: somebody may be trying cards, fingers or PINs, or the reader needs cleaning."},
+	{ReasonFactorMismatch, false, true,
+		"What was given beside the first factor, such as the finger or the PIN, is not the person's.",
+		"Ask the person; if they did not try, somebody else has their card."},
+	{ReasonFactorUnavailable, false, true,
+		"The door asks for factors that cannot be given here: a reader that takes them is missing or faulty, or nothing was enrolled of the person.",
+		"See that the door's readers work and that the person is enrolled, or has another factor named instead."},
+	{ReasonFactorMissing, false, true,
+		"The door asks for more factors than were given in time.",
+		"Present the card again and give the other factor at once; the rule that holds is shown by `gatehouse allowlist explain`."},
+	{ReasonDuress, false, false,
+		"The person gave the sign of being threatened, and this door stays locked for it; the alarm was raised silently.",
+		"Treat it as an emergency: send help, and let nobody at the door notice that you know."},
 	{ReasonGrantedBreakGlass, true, true,
 		"A break-glass credential opened a door that would have stayed locked; an alarm was raised.",
 		"Find out at once who used it and why, and review the use afterwards."},
+	{ReasonGrantedDuress, true, true,
+		"The person gave the sign of being threatened, and this door opens for it; the alarm was raised silently.",
+		"Treat it as an emergency: send help, and let nobody at the door notice that you know."},
 	{ReasonGranted, true, true,
 		"Everything that the rules ask for was met.",
 		"Nothing."},

@@ -232,6 +232,13 @@ func (i interval) String() string {
 // Bounded says whether the schedule depends on the time.
 func (s *Schedule) Bounded() bool { return s == nil || !s.always }
 
+func (s *Schedule) name() string {
+	if s == nil {
+		return "never"
+	}
+	return s.Name
+}
+
 // Contains says whether the schedule allows the moment at, seen on the wall
 // clock of zone. A schedule that is bounded contains nothing where zone is nil.
 func (s *Schedule) Contains(at time.Time, zone *time.Location) bool {

@@ -104,9 +104,8 @@ type List struct {
 	keys     Keys
 	manifest Manifest
 	snapshot []byte
-	rules    Rules
 	policy   []byte // as stored, for the digest
-	profiles [][]access.Right
+	compiled
 }
 
 // statement is prepared by the driver itself. On a connection that is kept, the
@@ -196,7 +195,7 @@ func (l *List) load() (err error) {
 	if sum := sha256.Sum256(l.policy); hex.EncodeToString(sum[:]) != l.manifest.Policy {
 		return fmt.Errorf("policy: not what the manifest vouches for")
 	}
-	if l.rules, l.profiles, err = parsePolicy(l.policy); err != nil {
+	if l.compiled, err = parsePolicy(l.policy); err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
 	return l.look.Raw(func(c any) error {
@@ -283,8 +282,12 @@ func (l *List) Applied() time.Time { return l.manifest.Created }
 // Size is the number of credentials.
 func (l *List) Size() uint64 { return l.manifest.Count }
 
-// Rules are the schedules, holidays and door groups.
-func (l *List) Rules() Rules { return l.rules }
+// Words are the schedules, holidays, door groups and what doors ask for.
+func (l *List) Words() Rules { return l.words }
+
+// Rules are what a door asks for; nil where the policy says nothing of it. They
+// may not be changed.
+func (l *List) Rules(door string) []access.Rule { return l.doors[door] }
 
 // Lookup finds a credential: nil and no error means that it is not on the
 // allowlist. An error means that the file cannot be trusted: the decision is
@@ -306,8 +309,37 @@ func (l *List) Find(c badge.Credential) (*Listed, error) {
 	return l.listed(s), nil
 }
 
+// Person finds who was identified without a card, as Lookup finds a card: nil
+// and no error also where the person is known, but may not be identified so.
+func (l *List) Person(id string) (*access.Entry, error) {
+	s, err := l.findKey(personKey(l.keys.Index, id))
+	if s == nil || err != nil {
+		return nil, err
+	}
+	return l.entry(s), nil
+}
+
+// FindPerson is Person with all that the allowlist holds.
+func (l *List) FindPerson(id string) (*Listed, error) {
+	s, err := l.findKey(personKey(l.keys.Index, id))
+	if s == nil || err != nil {
+		return nil, err
+	}
+	return l.listed(s), nil
+}
+
+// CheckPIN compares digits with the PINs of an entry, in the same time whatever
+// they are and whether or not the person has one. Duress is true of the one that
+// is given only under a threat; ok is true then, too.
+func (l *List) CheckPIN(e *access.Entry, digits []byte) (ok, duress bool) {
+	return checkPIN(l.keys.Index, e, digits)
+}
+
 func (l *List) find(c badge.Credential) (*stored, error) {
-	key := l.keys.Index.Index(c.Canonical())
+	return l.findKey(l.keys.Index.Index(c.Canonical()))
+}
+
+func (l *List) findKey(key [16]byte) (*stored, error) {
 	switch sealed, err := l.row(key[:]); {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrNotTrusted, err)

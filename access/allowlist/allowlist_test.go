@@ -430,33 +430,38 @@ credentials = [
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSite(t)
 			_, err := s.try(tt.file, tt.text, 0)
-			faults, ok := errors.AsType[*Faults](err)
-			if !ok {
-				t.Fatalf("got %v", err)
-			}
-			var got []string
-			for _, f := range faults.List {
-				got = append(got, fmt.Sprintf("%d: %s", f.Line, f.Text))
-			}
-			if !slices.IsSortedFunc(faults.List, func(a, b Fault) int { return cmp.Compare(a.Line, b.Line) }) {
-				t.Error("not in the order of the lines")
-			}
-			left := slices.Clone(got)
-			for _, want := range tt.want {
-				i := slices.IndexFunc(left, func(s string) bool { return strings.HasPrefix(s, want) })
-				if i < 0 {
-					t.Errorf("no fault %q", want)
-					continue
-				}
-				left = slices.Delete(left, i, i+1)
-			}
-			if len(left) > 0 {
-				t.Errorf("not expected: %q", left)
-			}
+			wantFaults(t, err, tt.want)
 			if entries, err := os.ReadDir(s.dir); err != nil || len(entries) != 1 {
 				t.Errorf("a refused file left something: %v, %v", entries, err)
 			}
 		})
+	}
+}
+
+// wantFaults compares the faults of an import with how each is to begin.
+func wantFaults(t *testing.T, err error, want []string) {
+	t.Helper()
+	faults, ok := errors.AsType[*Faults](err)
+	if !ok {
+		t.Fatalf("got %v", err)
+	}
+	var left []string
+	for _, f := range faults.List {
+		left = append(left, fmt.Sprintf("%d: %s", f.Line, f.Text))
+	}
+	if !slices.IsSortedFunc(faults.List, func(a, b Fault) int { return cmp.Compare(a.Line, b.Line) }) {
+		t.Error("not in the order of the lines")
+	}
+	for _, w := range want {
+		i := slices.IndexFunc(left, func(s string) bool { return strings.HasPrefix(s, w) })
+		if i < 0 {
+			t.Errorf("no fault %q", w)
+			continue
+		}
+		left = slices.Delete(left, i, i+1)
+	}
+	if len(left) > 0 {
+		t.Errorf("not expected: %q", left)
 	}
 }
 

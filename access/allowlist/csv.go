@@ -15,7 +15,7 @@ import (
 
 // columns are the columns that a CSV file may have, in any order.
 var columns = []string{"person", "name", "kind", "format", "facility", "number", "issue", "oem", "state", "from", "until", "doors", "schedule",
-	"extended", "break_glass", "host", "organisation", "purpose", "escort", "authoriser", "id_form"}
+	"extended", "break_glass", "biometric", "operator", "pin", "duress_pin", "instead", "host", "organisation", "purpose", "escort", "authoriser", "id_form"}
 
 // needed are the columns that it must have.
 var needed = []string{"person", "kind", "format", "number", "doors", "schedule"}
@@ -137,12 +137,13 @@ func (c *csvRows) add(line int, record []string) {
 	of := card{format: field("format"), facility: c.number(line, "facility", field("facility")), number: c.number(line, "number", field("number")),
 		issue: c.number(line, "issue", field("issue")), oem: c.number(line, "oem", field("oem"))}
 	of.unread = p.faults.Total() > told
-	key, format, ok := p.key(line, of)
-	r := row{key: key, format: format, kind: kind, state: p.state(line, field("state")), line: uint32(line)}
+	breakGlass := c.yes(line, "break_glass", field("break_glass"))
+	key, format, ok := p.credential(line, field("person"), of, c.yes(line, "biometric", field("biometric")), breakGlass)
+	r := row{key: key, format: format, kind: kind, breakGlass: breakGlass, state: p.state(line, field("state")), line: uint32(line)}
 	r.from, r.until = p.bounds(line, field("from"), field("until"))
 	r.profile = c.rights(line, field("doors"), field("schedule"))
 	r.extended = c.yes(line, "extended", field("extended"))
-	r.breakGlass = c.yes(line, "break_glass", field("break_glass"))
+	r.personal = c.personal(line, field)
 	var v access.Visit
 	for i, name := range visitNames {
 		*visitFields(&v)[i] = field(name)
@@ -159,6 +160,24 @@ func (c *csvRows) add(line int, record []string) {
 	r.person, r.name = both[:len(field("person"))], both[len(field("person")):]
 	r.visit = c.share(r.visit)
 	p.add(r)
+}
+
+func (c *csvRows) personal(line int, field func(string) string) *personal {
+	s := said{operator: c.yes(line, "operator", field("operator")), pin: field("pin"), duress: field("duress_pin")}
+	if text := field("instead"); text != "" {
+		for word := range strings.SplitSeq(text, ";") {
+			of, by, ok := strings.Cut(word, "=")
+			if !ok {
+				c.p.faults.add(line, "instead %s: write fingerprint=pin, and semicolons between several", quote(text))
+				continue
+			}
+			s.instead = append(s.instead, [2]string{strings.TrimSpace(of), strings.TrimSpace(by)})
+		}
+	}
+	if !s.operator && s.pin == "" && s.duress == "" && s.instead == nil {
+		return nil // as almost everybody
+	}
+	return c.p.personal(line, field("person"), s)
 }
 
 // share returns a visit that does not hold on to the record, the one of the

@@ -16,15 +16,23 @@ type stored struct {
 	format  string
 }
 
-const (
-	entryVersion = 1
+// entryVersion is what is written. Version 1, which knew the first flags only, is
+// read too: an allowlist stays as it is when the program is updated.
+const entryVersion = 2
 
-	flagExtended   = 1 << 0
-	flagBreakGlass = 1 << 1
-	flagVisit      = 1 << 2
-	flagFrom       = 1 << 3
-	flagUntil      = 1 << 4
-	flagsKnown     = 1<<5 - 1
+const (
+	flagExtended = 1 << iota
+	flagBreakGlass
+	flagVisit
+	flagFrom
+	flagUntil
+	flagOperator
+	flagPIN
+	flagDuressPIN
+	flagInstead
+
+	flagsKnown  = 1<<iota - 1
+	flagsKnown1 = flagOperator - 1 // of version 1
 )
 
 // A kind or a state is stored as its place here: append only.
@@ -43,23 +51,26 @@ func place[T comparable](all []T, v T) int {
 	return -1
 }
 
-// appendEntry appends a row's plain content: four bytes (version, kind, state,
-// flags), the bounds as Unix seconds, and the strings with their lengths.
+// appendEntry appends a row's plain content: three bytes (version, kind, state),
+// the flags, the bounds as Unix seconds, the strings with their lengths, the
+// hashes of the PINs, and the substitutions.
 func appendEntry(b []byte, s *stored) []byte {
 	e := &s.entry
-	var flags byte
+	var flags uint64
 	for _, f := range [...]struct {
-		flag byte
+		flag uint64
 		on   bool
 	}{
 		{flagExtended, e.Extended}, {flagBreakGlass, e.BreakGlass}, {flagVisit, e.Visit != nil},
 		{flagFrom, !e.From.IsZero()}, {flagUntil, !e.Until.IsZero()},
+		{flagOperator, e.Operator}, {flagPIN, e.PIN != nil}, {flagDuressPIN, e.DuressPIN != nil}, {flagInstead, len(e.Instead) > 0},
 	} {
 		if f.on {
 			flags |= f.flag
 		}
 	}
-	b = append(b, entryVersion, byte(place(kinds[:], e.Kind)), byte(place(states[:], e.State)), flags)
+	b = append(b, entryVersion, byte(place(kinds[:], e.Kind)), byte(place(states[:], e.State)))
+	b = binary.AppendUvarint(b, flags)
 	if flags&flagFrom != 0 {
 		b = binary.AppendVarint(b, e.From.Unix())
 	}
@@ -71,6 +82,13 @@ func appendEntry(b []byte, s *stored) []byte {
 	if v := e.Visit; v != nil {
 		for _, f := range visitFields(v) {
 			b = appendString(b, *f)
+		}
+	}
+	b = append(append(b, e.PIN...), e.DuressPIN...)
+	if len(e.Instead) > 0 {
+		b = append(b, byte(len(e.Instead)))
+		for _, v := range e.Instead {
+			b = append(b, byte(v.Of), byte(v.By))
 		}
 	}
 	return b
@@ -88,11 +106,15 @@ func visitFields(v *access.Visit) [6]*string {
 func decodeEntry(b []byte) (stored, error) {
 	d := decoder{b: b, text: string(b)}
 	var s stored
-	if v := d.byte(); v != entryVersion && d.err == nil {
-		return s, fmt.Errorf("entry is of version %d, this program reads version %d", v, entryVersion)
+	known := uint64(flagsKnown)
+	switch v := d.byte(); {
+	case v == 1:
+		known = flagsKnown1
+	case v != entryVersion && d.err == nil:
+		return s, fmt.Errorf("entry is of version %d, this program reads versions 1 to %d", v, entryVersion)
 	}
-	kind, state, flags := d.byte(), d.byte(), d.byte()
-	if d.err == nil && (int(kind) >= len(kinds) || int(state) >= len(states) || flags&^flagsKnown != 0) {
+	kind, state, flags := d.byte(), d.byte(), d.uvarint()
+	if d.err == nil && (int(kind) >= len(kinds) || int(state) >= len(states) || flags&^known != 0) {
 		return s, fmt.Errorf("entry has kind %d, state %d, flags %#x: not known", kind, state, flags)
 	}
 	if d.err == nil {
@@ -100,6 +122,7 @@ func decodeEntry(b []byte) (stored, error) {
 	}
 	s.entry.Extended = flags&flagExtended != 0
 	s.entry.BreakGlass = flags&flagBreakGlass != 0
+	s.entry.Operator = flags&flagOperator != 0
 	if flags&flagFrom != 0 {
 		s.entry.From = d.time()
 	}
@@ -113,6 +136,15 @@ func decodeEntry(b []byte) (stored, error) {
 		for _, f := range visitFields(s.entry.Visit) {
 			*f = d.string()
 		}
+	}
+	if flags&flagPIN != 0 {
+		s.entry.PIN = d.bytes(pinHashSize)
+	}
+	if flags&flagDuressPIN != 0 {
+		s.entry.DuressPIN = d.bytes(pinHashSize)
+	}
+	if flags&flagInstead != 0 {
+		s.entry.Instead = d.instead()
 	}
 	if d.err != nil {
 		return stored{}, d.err
@@ -145,6 +177,30 @@ func (d *decoder) byte() byte {
 	v := d.b[0]
 	d.b = d.b[1:]
 	return v
+}
+
+// bytes are a part of b, which is the entry's own.
+func (d *decoder) bytes(n int) []byte {
+	if n > len(d.b) {
+		d.fail()
+		return nil
+	}
+	v := d.b[:n:n]
+	d.b = d.b[n:]
+	return v
+}
+
+// instead reads at least one substitution.
+func (d *decoder) instead() []access.Substitution {
+	pairs := d.bytes(2 * int(d.byte()))
+	if len(pairs) == 0 {
+		d.fail()
+	}
+	out := make([]access.Substitution, 0, len(pairs)/2)
+	for ; len(pairs) > 0; pairs = pairs[2:] {
+		out = append(out, access.Substitution{Of: access.Factor(pairs[0]), By: access.Factor(pairs[1])})
+	}
+	return out
 }
 
 func (d *decoder) uvarint() uint64 {

@@ -43,19 +43,40 @@ func checkParsed(t *testing.T, plan *Plan, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, profiles, err := parsePolicy(content)
+	compiled, err := parsePolicy(content)
 	if err != nil {
 		t.Fatalf("the policy does not read back: %v", err)
+	}
+	for door, rules := range compiled.doors {
+		last := rules[len(rules)-1]
+		if last.Schedule != access.Always() || slices.ContainsFunc(last.AnyOf, func(set access.Factor) bool { return set == 0 }) || len(last.AnyOf) == 0 {
+			t.Fatalf("door %q: %+v", door, rules)
+		}
 	}
 	if len(plan.order) != plan.Credentials() {
 		t.Fatalf("%d rows in order, %d credentials", len(plan.order), plan.Credentials())
 	}
 	for _, i := range plan.order {
 		s := plan.stored(plan.row(i))
-		if !validName(s.entry.Person) || s.profile >= uint64(len(profiles)) {
+		checkPersonal(t, &s.entry)
+		if !validName(s.entry.Person) || s.profile >= uint64(len(compiled.profiles)) {
 			t.Fatalf("row %+v", s)
 		}
 		checkEntry(t, s)
+	}
+}
+
+// checkPersonal holds what is kept of a person beside the card to what is said
+// of it.
+func checkPersonal(t *testing.T, e *access.Entry) {
+	t.Helper()
+	if e.DuressPIN != nil && (e.PIN == nil || bytes.Equal(e.PIN, e.DuressPIN)) {
+		t.Fatalf("PINs of %+v", e)
+	}
+	for _, s := range e.Instead {
+		if s.Of.Count() != 1 || s.By.Count() != 1 || s.Of == s.By || s.Of == access.Badge || s.By == access.Badge || s.By == access.PIN && e.PIN == nil {
+			t.Fatalf("substitutions of %+v", e)
+		}
 	}
 }
 
@@ -72,10 +93,14 @@ func checkEntry(t *testing.T, s stored) {
 }
 
 func FuzzCSV(f *testing.F) {
-	const head = "person,name,kind,format,facility,number,issue,oem,state,from,until,doors,schedule,extended,break_glass,host,organisation,purpose,escort,authoriser,id_form\n"
+	const head = "person,name,kind,format,facility,number,issue,oem,state,from,until,doors,schedule,extended,break_glass," +
+		"host,organisation,purpose,escort,authoriser,id_form\n"
+	const factors = "person,kind,format,number,doors,schedule,biometric,operator,pin,duress_pin,instead\n"
 	f.Add(head + "p-1,A,staff,H10301,1,1,,,,,2027-01-01,lab;all@nights,always,yes,no,,,,,,\n")
 	f.Add(head + "v-1,\"A\nB\",visitor,H10301,1,2,,,lost,2026-01-01T08:00,2027-01-01T08:00:00Z,*,office,,,p-1,Acme,x,y,z,passport\n")
 	f.Add("\ufeffperson,kind,format,number,doors,schedule\r\np,staff,H10302,5,,\r\n")
+	f.Add(factors + "p-1,staff,H10302,5,lab,always,,yes,4711,471199,fingerprint=pin; iris=pin\np-1,staff,,,lab,always,yes,yes,4711,471199,fingerprint=pin; iris=pin\n")
+	f.Add(factors + "p-1,staff,biometric,5,lab,always,yes,,471,4711,fingerprint=;=\n")
 	f.Add("person;kind\n")
 	f.Add("person,kind,format,number,doors,schedule\n\"\n")
 	rules := Rules{Schedules: map[string]map[string][]string{"office": {"mon-fri": {"07:00-19:00"}}, "nights": {"mon-sun": {"22:00-06:00"}}},
@@ -88,6 +113,8 @@ func FuzzCSV(f *testing.F) {
 
 func FuzzTOML(f *testing.F) {
 	f.Add(policyTOML)
+	f.Add(factorsTOML)
+	f.Add("[[doors.a.rules]]\nschedule = 'always'\nany_of = ['badge+', 'iris']\n[doors.b]\nrules = [{}]\n")
 	f.Add("people = [{person = 'a', kind = 'staff', rights = [{doors = ['x'], schedule = 'always'}], credentials = [{format = 'H10301', facility = 1, number = 2}]}]")
 	f.Add("[schedules]\na = {mon = ['00:00-24:00']}\n[door_groups]\n\"g\" = ['*']")
 	f.Add("[[people]]\n[[people.credentials]]\n[[people.credentials]]\nfrom = 2026-01-01 08:00:00\n")
@@ -127,6 +154,10 @@ func FuzzEntry(f *testing.F) {
 	f.Add(appendEntry(nil, &stored{entry: access.Entry{Person: "p-1", Kind: access.Staff, State: access.Active}, name: "A", format: "H10301"}))
 	f.Add(appendEntry(nil, &stored{entry: access.Entry{Person: "v-1", Kind: access.Visitor, State: access.Lost, From: time.Unix(1, 0), Until: time.Unix(1<<40, 0),
 		Extended: true, BreakGlass: true, Visit: &access.Visit{Host: "p-1", IDForm: "passport"}}, profile: 300}))
+	full := access.Entry{Person: "p-1", Kind: access.Staff, State: access.Active, Operator: true, PIN: make([]byte, pinHashSize), DuressPIN: make([]byte, pinHashSize),
+		Instead: []access.Substitution{{Of: access.Iris, By: access.PIN}}}
+	f.Add(appendEntry(nil, &stored{entry: full, format: BiometricFormat}))
+	f.Add([]byte("\x01\x00\x00\x01\x00\x03p-1\x01A\x06H10301")) // of version 1
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := decodeEntry(b)
 		if err != nil {

@@ -75,14 +75,14 @@ func (i *Import) Close() error {
 func (i *Import) ReadTOML(r io.Reader, o ReadOptions) (*Plan, error) { return readTOML(r, o) }
 
 // ReadCSV reads people and their credentials, and keeps the schedules,
-// holidays and door groups that are there. What is wrong comes as *Faults.
+// holidays, door groups and doors' rules that are there. What is wrong comes as *Faults.
 func (i *Import) ReadCSV(r io.Reader, o ReadOptions) (*Plan, error) {
 	if i.fault != nil {
 		return nil, fmt.Errorf("%w: %w", errNoRules, i.fault)
 	}
 	var rules Rules
 	if i.present != nil {
-		rules = i.present.Rules()
+		rules = i.present.Words()
 	}
 	return readCSV(r, rules, o)
 }
@@ -256,6 +256,9 @@ func (i *Import) insert(ctx context.Context, tx *sql.Tx, p *Plan, snapshot []byt
 
 func (p *Plan) stored(r *row) stored {
 	e := access.Entry{Person: r.person, Kind: kinds[r.kind], State: states[r.state], Extended: r.extended, BreakGlass: r.breakGlass, Visit: r.visit}
+	if m := r.personal; m != nil {
+		e.Operator, e.PIN, e.DuressPIN, e.Instead = m.operator, m.pin, m.duress, m.instead
+	}
 	if r.from != 0 {
 		e.From = time.Unix(r.from, 0)
 	}

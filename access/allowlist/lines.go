@@ -51,6 +51,7 @@ func findLines(text string) lines {
 			switch {
 			case isList && i == len(keys)-1:
 				s.lists[name] = n + 1
+				s.note(section, at)
 				section = append(section, strconv.Itoa(n))
 			case known:
 				section = append(section, strconv.Itoa(n-1))

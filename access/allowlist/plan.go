@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -106,6 +108,7 @@ type row struct {
 	person      string
 	name        string
 	visit       *access.Visit
+	personal    *personal
 	from, until int64 // Unix seconds, 0: no bound
 	profile     uint32
 	line        uint32
@@ -134,6 +137,9 @@ func (p *Plan) People() int { return p.people }
 // stands for every door.
 func (p *Plan) Doors() []string { return p.profiles.doors() }
 
+// Ruled are the doors of which the policy says what they ask for, sorted.
+func (p *Plan) Ruled() []string { return slices.Sorted(maps.Keys(p.rules.Doors)) }
+
 // planner checks rows one by one and gathers what is wrong.
 type planner struct {
 	o       ReadOptions
@@ -154,6 +160,41 @@ func newPlanner(o ReadOptions) *planner {
 	return &planner{o: o, formats: make(map[string]*formatInfo), rights: make(map[[2]string]uint32)}
 }
 
+// BiometricFormat stands where a card's format stands, for people who may be
+// identified by a finger or an eye alone.
+const BiometricFormat = "biometric"
+
+// credential checks a card, or what stands for the person without one, and
+// returns its key.
+func (p *planner) credential(line int, person string, c card, biometric, breakGlass bool) (key [16]byte, format uint16, ok bool) {
+	if !biometric {
+		return p.key(line, c)
+	}
+	return p.biometric(line, person, c, breakGlass)
+}
+
+// biometric is the key of somebody who may be identified without a card.
+func (p *planner) biometric(line int, person string, c card, breakGlass bool) (key [16]byte, format uint16, ok bool) {
+	before := p.faults.Total()
+	if c.format != "" || c.facility != nil || c.number != nil || c.issue != nil || c.oem != nil {
+		p.faults.add(line, "biometric stands for the person's finger or eye: give no format and no numbers of a card with it")
+	}
+	if breakGlass {
+		p.faults.add(line, "only a card breaks the glass")
+	}
+	return personKey(p.o.Index, person), p.formatNumber(BiometricFormat), p.faults.Total() == before
+}
+
+// formatNumber is the place of a format in Plan.formats.
+func (p *planner) formatNumber(name string) uint16 {
+	n := slices.Index(p.plan.formats, name)
+	if n < 0 {
+		n = len(p.plan.formats)
+		p.plan.formats = append(p.plan.formats, name)
+	}
+	return uint16(n)
+}
+
 // card is the numbers of a card as they stand in the file. They never go into
 // a fault.
 type card struct {
@@ -171,7 +212,7 @@ func (p *planner) key(line int, c card) (key [16]byte, format uint16, ok bool) {
 			p.faults.add(line, "format %s is not known: see `gatehouse badge formats`", quote(c.format))
 			return key, 0, false
 		}
-		info = &formatInfo{format: f, number: uint16(len(p.plan.formats))}
+		info = &formatInfo{format: f, number: p.formatNumber(f.Name())}
 		for _, field := range f.Fields() {
 			if !field.Fixed {
 				info.needs[0] = info.needs[0] || field.Name == "facility"
@@ -179,7 +220,6 @@ func (p *planner) key(line int, c card) (key [16]byte, format uint16, ok bool) {
 			}
 		}
 		p.formats[strings.Clone(c.format)] = info
-		p.plan.formats = append(p.plan.formats, f.Name())
 	}
 	if info.needs[0] && c.facility == nil {
 		p.faults.add(line, "facility is empty, and a card of format %s has one", c.format)
@@ -239,7 +279,11 @@ func (p *planner) finish() (*Plan, error) {
 			continue
 		}
 		a, b := plan.row(plan.order[i-1]), plan.row(plan.order[i])
-		p.faults.add(int(b.line), "the same card as in line %d (person %s)", a.line, a.person)
+		what := "card"
+		if plan.formats[b.format] == BiometricFormat {
+			what = "biometric credential"
+		}
+		p.faults.add(int(b.line), "the same %s as in line %d (person %s)", what, a.line, a.person)
 	}
 	if err := p.faults.err(); err != nil {
 		return nil, err
@@ -265,11 +309,15 @@ func (p *planner) comparePeople() {
 			p.faults.add(int(r.line), "person %s has another name in line %d", r.person, first.line)
 		case first.kind != r.kind:
 			p.faults.add(int(r.line), "person %s is %s here and %s in line %d", r.person, kinds[r.kind], kinds[first.kind], first.line)
+		default:
+			if what := r.personal.differs(first.personal); what != "" {
+				p.faults.add(int(r.line), "person %s has another %s in line %d", r.person, what, first.line)
+			}
 		}
 	}
 }
 
-// setRules takes the schedules, holidays and door groups; line gives the place
+// setRules takes the schedules, holidays, door groups and doors; line gives the place
 // of each.
 func (p *planner) setRules(r Rules, line func(path ...string) int) {
 	p.plan.rules = r
@@ -301,6 +349,50 @@ func (p *planner) setRules(r Rules, line func(path ...string) int) {
 				p.faults.add(at, "door group %s names %s, which is a group itself", quote(name), quote(d))
 			}
 		}
+	}
+	p.checkDoors(r, line)
+}
+
+// checkDoors checks what doors ask for.
+func (p *planner) checkDoors(r Rules, line func(path ...string) int) {
+	for name, rules := range r.Doors {
+		at := line("doors", name)
+		p.checkName(at, "door", name)
+		if _, group := r.DoorGroups[name]; group {
+			p.faults.add(at, "%s is a door group: name each of its doors", quote(name))
+		}
+		for i, rule := range rules {
+			p.checkDoorRule(line("doors", name, "rules", strconv.Itoa(i)), rule, i == len(rules)-1)
+		}
+		if len(rules) == 0 {
+			p.faults.add(at, "door %s has no rules", quote(name))
+		}
+	}
+}
+
+func (p *planner) checkDoorRule(line int, rule DoorRule, last bool) {
+	switch {
+	case last && rule.Schedule != access.AlwaysName:
+		p.faults.add(line, "the last rule of a door has the schedule %q, so that there is always one that holds", access.AlwaysName)
+	case !last && rule.Schedule == access.AlwaysName:
+		p.faults.add(line, "no rule after this one would ever hold, as its schedule is %q", access.AlwaysName)
+	}
+	if _, ok := p.sched[rule.Schedule]; !ok {
+		p.faults.add(line, "schedule %s is not there: there are %s", quote(rule.Schedule), strings.Join(p.scheduleNames(), ", "))
+	}
+	if len(rule.AnyOf) == 0 {
+		p.faults.add(line, "any_of is empty: name what the door asks for, such as badge+fingerprint")
+	}
+	seen := make(map[access.Factor]bool)
+	for _, text := range rule.AnyOf {
+		set, err := access.ParseFactors(text)
+		switch {
+		case err != nil:
+			p.faults.add(line, "any_of: %s", digits.ReplaceAllString(err.Error(), "…"))
+		case seen[set]:
+			p.faults.add(line, "any_of has %s twice", set)
+		}
+		seen[set] = true
 	}
 }
 

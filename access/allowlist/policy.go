@@ -11,11 +11,20 @@ import (
 	"github.com/gatehouse-acs/gatehouse/access"
 )
 
-// Rules are what rights are made of, in the words of the TOML file.
+// Rules are what rights are made of, and what doors ask for, in the words of the
+// TOML file.
 type Rules struct {
 	Schedules  map[string]map[string][]string `json:"schedules,omitempty"`
 	Holidays   []string                       `json:"holidays,omitempty"`
 	DoorGroups map[string][]string            `json:"door_groups,omitempty"`
+	Doors      map[string][]DoorRule          `json:"doors,omitempty"`
+}
+
+// DoorRule is what a door asks for within a schedule: any one of the sets of
+// factors. Of a door's rules, the first whose schedule contains the moment holds.
+type DoorRule struct {
+	Schedule string   `json:"schedule"`
+	AnyOf    []string `json:"any_of"` // such as badge+fingerprint
 }
 
 // policy is what a file keeps beside its rows. Rows with the same rights share
@@ -46,26 +55,61 @@ func (r Rules) compile() (map[string]*access.Schedule, error) {
 	return schedules, errors.Join(errs...)
 }
 
-func parsePolicy(b []byte) (Rules, [][]access.Right, error) {
+// compiled is a policy as decisions take it.
+type compiled struct {
+	words    Rules
+	profiles [][]access.Right
+	doors    map[string][]access.Rule
+}
+
+func parsePolicy(b []byte) (compiled, error) {
 	var p policy
 	if err := strictJSON(b, &p); err != nil {
-		return Rules{}, nil, err
+		return compiled{}, err
 	}
 	schedules, err := p.compile()
 	if err != nil {
-		return Rules{}, nil, err
+		return compiled{}, err
 	}
-	profiles := make([][]access.Right, len(p.Profiles))
+	c := compiled{words: p.Rules, profiles: make([][]access.Right, len(p.Profiles)), doors: make(map[string][]access.Rule, len(p.Doors))}
 	for i, rights := range p.Profiles {
 		for _, r := range rights {
 			s, ok := schedules[r.Schedule]
 			if !ok {
-				return Rules{}, nil, fmt.Errorf("rights name schedule %q, which is not there", r.Schedule)
+				return compiled{}, fmt.Errorf("rights name schedule %q, which is not there", r.Schedule)
 			}
-			profiles[i] = append(profiles[i], access.Right{Door: r.Door, Schedule: s})
+			c.profiles[i] = append(c.profiles[i], access.Right{Door: r.Door, Schedule: s})
 		}
 	}
-	return p.Rules, profiles, nil
+	for door, rules := range p.Doors {
+		if len(rules) == 0 {
+			return compiled{}, fmt.Errorf("door %q has no rules", door) // which would be no more than a badge
+		}
+		for _, r := range rules {
+			rule, err := r.compile(schedules)
+			if err != nil {
+				return compiled{}, fmt.Errorf("door %q: %w", door, err)
+			}
+			c.doors[door] = append(c.doors[door], rule)
+		}
+	}
+	return c, nil
+}
+
+func (r DoorRule) compile(schedules map[string]*access.Schedule) (access.Rule, error) {
+	s, ok := schedules[r.Schedule]
+	if !ok {
+		return access.Rule{}, fmt.Errorf("a rule names schedule %q, which is not there", r.Schedule)
+	}
+	rule := access.Rule{Schedule: s}
+	for _, text := range r.AnyOf {
+		set, err := access.ParseFactors(text)
+		if err != nil {
+			return access.Rule{}, err
+		}
+		rule.AnyOf = append(rule.AnyOf, set)
+	}
+	return rule, nil
 }
 
 func (p policy) marshal() ([]byte, error) { return json.Marshal(p) }

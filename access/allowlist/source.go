@@ -180,6 +180,33 @@ func (s *Source) Lookup(c badge.Credential) (*access.Entry, error) {
 	return s.list.Lookup(c)
 }
 
+// Person finds who was identified without a card; nil and errors are as of
+// Lookup.
+func (s *Source) Person(id string) (*access.Entry, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.list == nil {
+		return nil, nil
+	}
+	return s.list.Person(id)
+}
+
+// Rules are what a door asks for; nil where the policy says nothing of it, or
+// there is none. They may not be changed.
+func (s *Source) Rules(door string) []access.Rule {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.list == nil {
+		return nil
+	}
+	return s.list.Rules(door)
+}
+
+// CheckPIN compares digits with the PINs of an entry, as List.CheckPIN does.
+func (s *Source) CheckPIN(e *access.Entry, digits []byte) (ok, duress bool) {
+	return checkPIN(s.o.Keys.Index, e, digits)
+}
+
 // Policy names what is served, and its place on the ladder of age: by now, the
 // wall clock, as long as that was never after the list was made.
 func (s *Source) Policy(now time.Time) access.Policy {

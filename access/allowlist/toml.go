@@ -77,8 +77,9 @@ func (t *tomlReader) fault(path []string, format string, args ...any) {
 }
 
 func (t *tomlReader) file(root table) {
-	t.only(root, "holidays", "schedules", "door_groups", "people")
-	rules := Rules{Schedules: make(map[string]map[string][]string), DoorGroups: make(map[string][]string), Holidays: t.dates(root, "holidays")}
+	t.only(root, "holidays", "schedules", "door_groups", "doors", "people")
+	rules := Rules{Schedules: make(map[string]map[string][]string), DoorGroups: make(map[string][]string), Doors: make(map[string][]DoorRule),
+		Holidays: t.dates(root, "holidays")}
 	if schedules, ok := t.table(root, "schedules"); ok {
 		for name := range schedules.m {
 			if week, ok := t.table(schedules, name); ok {
@@ -94,6 +95,13 @@ func (t *tomlReader) file(root table) {
 			rules.DoorGroups[name] = t.strings(groups, name)
 		}
 	}
+	if doors, ok := t.table(root, "doors"); ok {
+		for name := range doors.m {
+			if door, ok := t.table(doors, name); ok {
+				rules.Doors[name] = t.doorRules(door)
+			}
+		}
+	}
 	t.p.setRules(rules, t.lines.of)
 	seen := make(map[string]int)
 	for _, person := range t.tables(root, "people") {
@@ -101,8 +109,19 @@ func (t *tomlReader) file(root table) {
 	}
 }
 
+func (t *tomlReader) doorRules(door table) []DoorRule {
+	t.only(door, "rules")
+	var out []DoorRule
+	for _, r := range t.tables(door, "rules") {
+		t.only(r, "schedule", "any_of")
+		out = append(out, DoorRule{Schedule: t.str(r, "schedule"), AnyOf: t.strings(r, "any_of")})
+	}
+	return out
+}
+
 func (t *tomlReader) person(person table, seen map[string]int) {
-	keys := append([]string{"person", "name", "kind", "from", "until", "extended", "rights", "credentials"}, visitNames[:]...)
+	keys := append([]string{"person", "name", "kind", "from", "until", "extended", "operator", "pin", "duress_pin", "instead", "rights", "credentials"},
+		visitNames[:]...)
 	t.only(person, keys...)
 	p, line := t.p, t.lines.of(person.path...)
 	id, name := t.str(person, "person"), t.str(person, "name")
@@ -118,13 +137,14 @@ func (t *tomlReader) person(person table, seen map[string]int) {
 		*visitFields(&v)[i] = t.str(person, key)
 	}
 	visit := p.visit(line, kind, v)
+	personal := t.personal(person, line, id)
 	profile := uint32(p.plan.profiles.add(t.rights(person)))
 	credentials := t.tables(person, "credentials")
 	if len(credentials) == 0 {
 		p.faults.add(line, "person %s has no credentials", quote(id))
 	}
 	for _, c := range credentials {
-		t.only(c, "format", "facility", "number", "issue", "oem", "state", "from", "until", "break_glass")
+		t.only(c, "biometric", "format", "facility", "number", "issue", "oem", "state", "from", "until", "break_glass")
 		at := t.lines.of(c.path...)
 		if p.full(at) {
 			return
@@ -132,9 +152,10 @@ func (t *tomlReader) person(person table, seen map[string]int) {
 		told := p.faults.Total()
 		of := card{format: t.str(c, "format"), facility: t.number(c, "facility"), number: t.number(c, "number"), issue: t.number(c, "issue"), oem: t.number(c, "oem")}
 		of.unread = p.faults.Total() > told
-		key, format, ok := p.key(at, of)
-		r := row{key: key, format: format, person: id, name: name, kind: kind, visit: visit, profile: profile, extended: extended,
-			state: p.state(at, t.str(c, "state")), breakGlass: t.boolean(c, "break_glass"), line: uint32(at)}
+		breakGlass := t.boolean(c, "break_glass")
+		key, format, ok := p.credential(at, id, of, t.boolean(c, "biometric"), breakGlass)
+		r := row{key: key, format: format, person: id, name: name, kind: kind, visit: visit, personal: personal, profile: profile, extended: extended,
+			state: p.state(at, t.str(c, "state")), breakGlass: breakGlass, line: uint32(at)}
 		f, u := t.moment(c, "from"), t.moment(c, "until")
 		if f == "" {
 			f = from
@@ -147,6 +168,21 @@ func (t *tomlReader) person(person table, seen map[string]int) {
 			p.add(r)
 		}
 	}
+}
+
+func (t *tomlReader) personal(person table, line int, id string) *personal {
+	told := t.p.faults.Total()
+	s := said{operator: t.boolean(person, "operator"), pin: t.str(person, "pin"), duress: t.str(person, "duress_pin")}
+	s.unread = t.p.faults.Total() > told
+	if instead, ok := t.table(person, "instead"); ok {
+		for _, of := range slices.Sorted(maps.Keys(instead.m)) {
+			told := t.p.faults.Total()
+			if by := t.str(instead, of); t.p.faults.Total() == told {
+				s.instead = append(s.instead, [2]string{of, by})
+			}
+		}
+	}
+	return t.p.personal(line, id, s)
 }
 
 func (t *tomlReader) rights(person table) []right {
