@@ -35,7 +35,7 @@ const (
 var (
 	// ErrNotKey is a frame that did not come from a keypad's keys: a card.
 	ErrNotKey = errors.New("the frame is not from a keypad's keys")
-	// ErrKeypad is a key that was misread, a PIN over MaxPIN digits, or an entry
+	// ErrKeypad is a key that was misread or refused, a PIN over MaxPIN digits, or an entry
 	// that the keypad itself refused. What was typed so far is forgotten.
 	ErrKeypad = errors.New("the keypad's entry is unreadable")
 )
@@ -79,6 +79,14 @@ func NewKeypad(encoding KeypadEncoding, facility uint64, timeout time.Duration) 
 // The caller clears the PIN.
 func (k *Keypad) Press(r Read) (*PIN, error) {
 	k.Expire(r.At)
+	if r.Refused != "" {
+		// It counts for nothing but its length, which no digit can be told from.
+		if !r.Keypad && r.Frame.Len() != k.width() {
+			return nil, ErrNotKey
+		}
+		k.clear()
+		return nil, ErrKeypad
+	}
 	if k.encoding == Keypad26Bit {
 		return k.whole(r.Frame)
 	}
@@ -125,6 +133,9 @@ func (k *Keypad) Expire(now time.Time) bool {
 	return true
 }
 
+// Forget forgets what was typed.
+func (k *Keypad) Forget() { k.clear() }
+
 // Next is when Expire has something to do, and whether there is such a time.
 func (k *Keypad) Next() (time.Time, bool) {
 	if k.n == 0 && !k.tooLong {
@@ -138,12 +149,20 @@ func (k *Keypad) clear() {
 	k.n, k.tooLong = 0, false
 }
 
+// width is how many bits a key is; 0: a PIN comes whole.
+func (k *Keypad) width() int {
+	switch k.encoding {
+	case Keypad4Bit:
+		return 4
+	case Keypad8Bit:
+		return 8
+	}
+	return 0
+}
+
 // key is the 4-bit code of a frame, 0 to keyEnter.
 func (k *Keypad) key(f Frame) (byte, error) {
-	width := 4
-	if k.encoding == Keypad8Bit {
-		width = 8
-	}
+	width := k.width()
 	if f.Len() != width {
 		return 0, ErrNotKey
 	}

@@ -132,6 +132,56 @@ func TestAMisreadKeyForgetsWhatWasTyped(t *testing.T) {
 	}
 }
 
+func TestAKeyThatWasRefusedIsNoDigit(t *testing.T) {
+	for _, encoding := range []KeypadEncoding{Keypad4Bit, Keypad8Bit} {
+		for _, flagged := range []bool{true, false} {
+			k := newKeypad(t, encoding)
+			if _, err := typed(t, k, encoding, start, "12"); err != nil {
+				t.Fatal(err)
+			}
+			refused := Read{Frame: keyFrame(t, encoding, '3'), At: start.Add(2 * time.Second), Keypad: flagged, Refused: "edges were lost"}
+			if pin, err := k.Press(refused); pin != nil || !errors.Is(err, ErrKeypad) {
+				t.Errorf("%s: %v, %v; want ErrKeypad", encoding, pin, err)
+			}
+			if k.digits != [MaxPIN]byte{} {
+				t.Errorf("%s: digits stayed behind", encoding)
+			}
+			if pin, err := k.Press(Read{Frame: keyFrame(t, encoding, '#'), At: start.Add(3 * time.Second)}); pin != nil || err != nil {
+				t.Errorf("%s: # after it gives %v, %v", encoding, pin, err)
+			}
+		}
+	}
+}
+
+func TestAPINThatWasRefusedIsNone(t *testing.T) {
+	frame, err := mustFormat(t, "H10301").Encode(Credential{Format: "H10301", Number: 1234})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		flagged bool
+		want    error
+	}{{true, ErrKeypad}, {false, ErrNotKey}} { // what is not flagged may be a card
+		pin, err := newKeypad(t, Keypad26Bit).Press(Read{Frame: frame, At: start, Keypad: tt.flagged, Refused: "too slow"})
+		if pin != nil || !errors.Is(err, tt.want) {
+			t.Errorf("flagged %v: %v, %v; want %v", tt.flagged, pin, err, tt.want)
+		}
+	}
+}
+
+func TestWhatWasTypedCanBeForgotten(t *testing.T) {
+	k := newKeypad(t, Keypad4Bit)
+	if _, err := typed(t, k, Keypad4Bit, start, "12"); err != nil {
+		t.Fatal(err)
+	}
+	if k.Forget(); k.digits != [MaxPIN]byte{} {
+		t.Error("digits stayed behind")
+	}
+	if pin, err := typed(t, k, Keypad4Bit, start.Add(time.Second), "3#"); err != nil || string(pin.Digits()) != "3" {
+		t.Errorf("they are part of the next PIN: %v", err)
+	}
+}
+
 func TestACardBetweenKeysChangesNothing(t *testing.T) {
 	k := newKeypad(t, Keypad4Bit)
 	if _, err := typed(t, k, Keypad4Bit, start, "12"); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gatehouse-acs/gatehouse/access"
 	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/biometric"
 	"github.com/gatehouse-acs/gatehouse/visitorlog"
 )
 
@@ -69,21 +70,42 @@ type Indicator interface {
 // Log makes records durable. Append calls write inside the one transaction
 // that the record is written in, serially over all doors, and returns when
 // the record is on disk; an error means that it never will be.
-// AppendReserved is the same with space kept in advance.
+// AppendReserved is the same with space kept in advance. State reads what
+// transactions left under a key; nil: nothing.
 type Log interface {
 	Append(ctx context.Context, write func(*visitorlog.Tx) (visitorlog.Draft, error)) (visitorlog.Entry, error)
 	AppendReserved(ctx context.Context, write func(*visitorlog.Tx) (visitorlog.Draft, error)) (visitorlog.Entry, error)
+	State(ctx context.Context, key string) ([]byte, error)
 }
 
-// Allowlist knows who may enter. Lookup gives nil for an unknown card.
+// Allowlist knows who may enter, and what doors ask for.
 type Allowlist interface {
+	// Lookup gives nil for an unknown card.
 	Lookup(badge.Credential) (*access.Entry, error)
+	// Person gives nil for a person who is unknown, or may not be identified
+	// without a card.
+	Person(id string) (*access.Entry, error)
+	// CheckPIN compares digits, '0' to '9', with what is kept of an entry's PINs.
+	CheckPIN(e *access.Entry, digits []byte) (ok, duress bool)
+	// Rules are those of a door; nil where the policy says nothing of it.
+	Rules(door string) []access.Rule
 	Policy(now time.Time) access.Policy
 }
 
-// Clock is the controller's wall clock.
+// Enrolled knows what was enrolled of people at scanners.
+type Enrolled interface {
+	// References are what was enrolled of a person at a scanner. The caller
+	// clears them.
+	References(person, scanner string) ([]biometric.Reference, error)
+	// Person is whose finger or eye a scanner keeps in a slot, and whether it is
+	// one that is given only under a threat. An empty person is nobody.
+	Person(scanner string, slot uint32) (person string, duress bool, err error)
+}
+
+// Clock is the controller's clock.
 type Clock interface {
 	Now() (wall time.Time, state access.ClockState)
+	Moment() access.Moment
 }
 
 // ReaderConfig is one reader of a door.
@@ -94,15 +116,41 @@ type ReaderConfig struct {
 	// card on the allowlist is taken.
 	Formats []*badge.Format
 	Reader  Reader
+	// Factor is what a card number of this reader proves; 0: Badge. A reader that
+	// looks at fingers or eyes itself, and gives the number of the person whom it
+	// knows, proves Fingerprint or Iris.
+	Factor access.Factor
+	// Alone lets such a factor open by itself, though the reader's wires are not
+	// authenticated.
+	Alone bool
+	// Keypad is how the reader's keypad sends; empty: it has none, and no PIN is
+	// asked at it.
+	Keypad         badge.KeypadEncoding
+	KeypadFacility uint64 // of a 26-bit keypad's PINs
+}
+
+// ScannerConfig is one scanner of a door.
+type ScannerConfig struct {
+	Name      string           // of no reader either
+	Direction access.Direction // of the passage
+	Factor    access.Factor    // what it proves: Fingerprint or Iris
+	Scanner   biometric.Scanner
+	// Identify makes it find out who somebody is while nobody has presented
+	// anything on its side.
+	Identify bool
+	// Alone lets its factor open by itself, though its wires are not
+	// authenticated.
+	Alone bool
 }
 
 // Config is what a door is made of.
 type Config struct {
-	Name    string
-	Times   Times
-	Zone    *time.Location // the site's
-	Readers []ReaderConfig
-	Strike  Strike
+	Name     string
+	Times    Times
+	Zone     *time.Location // the site's
+	Readers  []ReaderConfig
+	Scanners []ScannerConfig
+	Strike   Strike
 
 	// The following may be nil: the door has none.
 	Contact       Input // active while the door is open
@@ -113,15 +161,31 @@ type Config struct {
 
 	Log       Log
 	Allowlist Allowlist
+	Enrolled  Enrolled // may be nil where there are no scanners
 	Clock     Clock
 	Logger    *slog.Logger
+
+	// Rules are what the door asks for where the policy says nothing of it; nil:
+	// the badge.
+	Rules        []access.Rule
+	FactorWindow time.Duration // from one factor to the next; 0: 10 s
+	DuressOpens  bool          // to whoever is threatened; it alarms either way
+	Limits       access.Limits // of failures
 }
+
+// DefaultFactorWindow is how long somebody has for the next factor.
+const DefaultFactorWindow = 10 * time.Second
 
 // Door is one door with its readers. Its strike moves only from within Run.
 type Door struct {
 	cfg      Config
 	log      *slog.Logger
 	work     chan func(*loop) // what happened, for the loop to deal with
+	running  context.Context  // of what Run has started
+	parts    sync.WaitGroup   // of the same
+	ended    chan struct{}    // the loop has
+	sides    map[access.Direction]*side
+	scanners []*scanner
 	ran      atomic.Bool
 	lockdown atomic.Bool // for decisions: as early as it is known
 	status   atomic.Pointer[Status]
@@ -144,25 +208,67 @@ func New(cfg Config) (*Door, error) {
 	missing(cfg.Clock == nil, "clock")
 	missing(cfg.Zone == nil, "time zone")
 	missing(cfg.Logger == nil, "logger")
+	missing(cfg.Enrolled == nil && len(cfg.Scanners) > 0, "knowledge of who was enrolled at its scanners")
 	errs = append(errs, cfg.Times.Validate())
-	for _, r := range cfg.Readers {
-		if r.Name == "" || r.Reader == nil || len(r.Formats) == 0 || r.Direction != access.In && r.Direction != access.Out {
-			errs = append(errs, fmt.Errorf("reader %q: it needs a name, a device, a direction and a format", r.Name))
-		}
+	if cfg.FactorWindow < 0 {
+		errs = append(errs, fmt.Errorf("factor_window: %v is shorter than zero", cfg.FactorWindow))
+	}
+	cfg.Readers = slices.Clone(cfg.Readers)
+	for i := range cfg.Readers {
+		errs = append(errs, cfg.Readers[i].complete())
+	}
+	for i := range cfg.Scanners {
+		errs = append(errs, cfg.Scanners[i].validate())
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("door %q: %w", cfg.Name, err)
 	}
+	if cfg.FactorWindow == 0 {
+		cfg.FactorWindow = DefaultFactorWindow
+	}
 	d := &Door{
-		cfg:  cfg,
-		log:  cfg.Logger.With("door", cfg.Name),
-		work: make(chan func(*loop)),
-		slow: make(chan struct{}, slowAppends),
+		cfg:   cfg,
+		log:   cfg.Logger.With("door", cfg.Name),
+		work:  make(chan func(*loop)),
+		ended: make(chan struct{}),
+		sides: map[access.Direction]*side{access.In: {}, access.Out: {}},
+		slow:  make(chan struct{}, slowAppends),
+	}
+	for i := range d.cfg.Scanners {
+		d.scanners = append(d.scanners, &scanner{ScannerConfig: &d.cfg.Scanners[i], turn: make(chan struct{}, 1), doubts: make(chan error, 1)})
 	}
 	d.records = newRecorder(cfg.Name, cfg.Log, d.log)
 	l := newLoop(d)
 	l.publish()
 	return d, nil
+}
+
+// complete fills in what the reader proves, and says what it lacks.
+func (r *ReaderConfig) complete() error {
+	if r.Name == "" || r.Reader == nil || len(r.Formats) == 0 || r.Direction != access.In && r.Direction != access.Out {
+		return fmt.Errorf("reader %q: it needs a name, a device, a direction and a format", r.Name)
+	}
+	switch r.Factor {
+	case 0:
+		r.Factor = access.Badge
+	case access.Badge, access.Fingerprint, access.Iris:
+	default:
+		return fmt.Errorf("reader %q: a card number cannot prove %s", r.Name, r.Factor)
+	}
+	if r.Keypad == "" {
+		return nil
+	}
+	if _, err := badge.NewKeypad(r.Keypad, r.KeypadFacility, keysTogether); err != nil {
+		return fmt.Errorf("reader %q: %w", r.Name, err)
+	}
+	return nil
+}
+
+func (s *ScannerConfig) validate() error {
+	if s.Name == "" || s.Scanner == nil || s.Factor != access.Fingerprint && s.Factor != access.Iris || s.Direction != access.In && s.Direction != access.Out {
+		return fmt.Errorf("scanner %q: it needs a name, a device, a direction, and fingerprint or iris as its factor", s.Name)
+	}
+	return nil
 }
 
 // Run runs the door until ctx ends. The strike is locked when it returns,
@@ -175,15 +281,18 @@ func (d *Door) Run(ctx context.Context) (err error) {
 	l := newLoop(d)
 	inner, cancel := context.WithCancel(ctx)
 	recording, stopRecording := context.WithCancel(context.WithoutCancel(ctx))
-	var parts, recorder sync.WaitGroup
+	var recorder sync.WaitGroup
+	d.running = inner
 	defer func() {
 		if p := recover(); p != nil {
 			d.log.Error("door", "event", "panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			err = fmt.Errorf("door %q: panic: %v", d.cfg.Name, p)
 		}
 		err = errors.Join(err, l.lockFinally()) // before anything that may take its time
+		close(d.ended)
 		cancel()
-		parts.Wait()
+		d.parts.Wait()
+		d.endLoans()
 		stopRecording()
 		recorder.Wait()
 		d.records.flush(flushFor)
@@ -192,18 +301,28 @@ func (d *Door) Run(ctx context.Context) (err error) {
 	l.step(Started{})
 	recorder.Go(func() { d.records.run(recording, d.reportLog(inner)) })
 	if d.cfg.Indicator != nil {
-		parts.Go(func() { d.indicate(inner, l.shows) })
+		d.parts.Go(func() { d.indicate(inner, l.shows) })
 	}
-	known := d.watchInputs(inner, &parts)
+	known := d.watchInputs(inner)
+	for _, s := range d.scanners {
+		d.parts.Go(func() { d.watchScanner(inner, s) })
+	}
+	d.parts.Go(func() {
+		select {
+		case <-known:
+			d.post(inner, func(l *loop) { l.scanning = true })
+		case <-inner.Done():
+		}
+	})
 	for i := range d.cfg.Readers {
 		if _, ok := d.cfg.Readers[i].Reader.(healthReporter); ok {
-			parts.Go(func() { d.watchHealth(inner, &d.cfg.Readers[i]) })
+			d.parts.Go(func() { d.watchHealth(inner, &d.cfg.Readers[i]) })
 		}
-		parts.Go(func() {
+		d.parts.Go(func() {
 			// Nobody is let in before it is known whether there is a lockdown.
 			select {
 			case <-known:
-				d.read(inner, &parts, &d.cfg.Readers[i])
+				d.read(inner, &d.cfg.Readers[i])
 			case <-inner.Done():
 			}
 		})
@@ -211,6 +330,9 @@ func (d *Door) Run(ctx context.Context) (err error) {
 	l.run(ctx)
 	return nil
 }
+
+// Name is the door's name.
+func (d *Door) Name() string { return d.cfg.Name }
 
 // post gives the loop something to do. It returns when the loop has taken it,
 // or when ctx has ended.
@@ -229,9 +351,16 @@ func (d *Door) postEvent(ctx context.Context, ev Event) {
 // Alive waits until the door's loop takes notice, and fails if it does not
 // before ctx ends: it has not begun, hangs, or has ended.
 func (d *Door) Alive(ctx context.Context) error {
+	return d.ask(ctx, func(*loop) {})
+}
+
+// ask is post that says whether the loop took f.
+func (d *Door) ask(ctx context.Context, f func(*loop)) error {
 	select {
-	case d.work <- func(*loop) {}:
+	case d.work <- f:
 		return nil
+	case <-d.ended:
+		return fmt.Errorf("door %q has ended", d.cfg.Name)
 	case <-ctx.Done():
 		return fmt.Errorf("door %q does not answer: %w", d.cfg.Name, ctx.Err())
 	}
@@ -240,6 +369,8 @@ func (d *Door) Alive(ctx context.Context) error {
 // loop is the goroutine that owns the machine and the strike.
 type loop struct {
 	*Door
+	stopping bool
+	scanning bool // scanners may be asked
 	m        *Machine
 	events   []Event      // the first is being dealt with
 	shows    chan Pattern // holds the newest only
@@ -254,19 +385,21 @@ type loop struct {
 	last     time.Time         // of the last decision
 	said     func()            // writes the line about it, once
 	keys     map[string]uint64 // keypad bursts of each reader
+	outcomes map[visitorlog.FactorOutcome]uint64
 	likely   map[string]string // what is likely wrong with the wires of a reader
 }
 
 func newLoop(d *Door) *loop {
 	return &loop{
 		Door:     d,
-		m:        NewMachine(d.cfg.Times, d.cfg.Contact != nil),
+		m:        NewMachine(d.cfg.Times, d.cfg.FactorWindow, d.cfg.Contact != nil),
 		shows:    make(chan Pattern, 1),
 		faults:   make(map[string]string),
 		crashed:  make(map[string]bool),
 		strikeOK: true,
 		said:     func() {},
 		keys:     make(map[string]uint64),
+		outcomes: make(map[visitorlog.FactorOutcome]uint64),
 		likely:   make(map[string]string),
 	}
 }
@@ -283,6 +416,7 @@ func (l *loop) run(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
+			l.stopping = true
 			l.step(Stopped{"the controller stopped"})
 			return
 		case f := <-l.work:
@@ -293,6 +427,8 @@ func (l *loop) run(ctx context.Context) {
 				l.move()
 			}
 		}
+		l.reconsider()
+		l.arrange()
 	}
 }
 
@@ -328,6 +464,12 @@ func (l *loop) stepOnce(ev Event) {
 		case Alarm:
 			l.counts.Alarms++
 			l.log.Warn("alarm", append([]any{"event", eventName(c.Type)}, grantAttrs(c.Grant)...)...)
+		case Ask:
+			l.sides[c.Attempt.Side].asked.Store(&c.Attempt)
+		case StopAsking:
+			l.sides[c.Side].asked.Store(nil)
+		case Conclude:
+			l.conclude(c)
 		}
 	}
 	after := l.m.State()
@@ -430,9 +572,9 @@ func (l *loop) fault(part string, err error) {
 	}
 	now := time.Now()
 	p := l.record(now, Record{Type: visitorlog.DoorFault, Active: &active, Detail: part + ": " + detail})
-	if slices.ContainsFunc(l.cfg.Readers, func(r ReaderConfig) bool { return readerPart(r.Name) == part }) {
+	if name, ok := l.takes(part); ok {
 		p.draft.Type = visitorlog.ReaderFault
-		p.draft.Data.Reader = part[len(readerPart("")):]
+		p.draft.Data.Reader = name
 		p.draft.Data.Detail = detail
 	}
 	p.key = "fault " + part
@@ -440,8 +582,25 @@ func (l *loop) fault(part string, err error) {
 	l.step(FaultChanged{len(l.faults) > 0})
 }
 
-// readerPart is the name of a reader among the parts of a door.
-func readerPart(name string) string { return "reader " + name }
+// readerPart is the name of a reader among the parts of a door, and scannerPart
+// that of a scanner.
+func readerPart(name string) string  { return "reader " + name }
+func scannerPart(name string) string { return "scanner " + name }
+
+// takes is the name of the reader or scanner that a part is, if it is one.
+func (d *Door) takes(part string) (name string, ok bool) {
+	for i := range d.cfg.Readers {
+		if name = d.cfg.Readers[i].Name; readerPart(name) == part {
+			return name, true
+		}
+	}
+	for i := range d.cfg.Scanners {
+		if name = d.cfg.Scanners[i].Name; scannerPart(name) == part {
+			return name, true
+		}
+	}
+	return "", false
+}
 
 // failed locks the door after a panic: once for each fault of the part, as one
 // that panics for ever must not keep others from passing.
@@ -492,7 +651,7 @@ func (d *Door) indicate(ctx context.Context, shows <-chan Pattern) {
 
 // watchInputs starts the goroutines of the inputs. The channel that it
 // returns is closed when each has told its state or failed for the first time.
-func (d *Door) watchInputs(ctx context.Context, parts *sync.WaitGroup) <-chan struct{} {
+func (d *Door) watchInputs(ctx context.Context) <-chan struct{} {
 	nothing := func(*loop) {}
 	inputs := []struct {
 		part    string
@@ -521,10 +680,10 @@ func (d *Door) watchInputs(ctx context.Context, parts *sync.WaitGroup) <-chan st
 			continue
 		}
 		first.Add(1)
-		parts.Go(func() { d.watch(ctx, in.part, in.in, in.changed, in.lost, sync.OnceFunc(first.Done)) })
+		d.parts.Go(func() { d.watch(ctx, in.part, in.in, in.changed, in.lost, sync.OnceFunc(first.Done)) })
 	}
 	known := make(chan struct{})
-	parts.Go(func() {
+	d.parts.Go(func() {
 		first.Wait()
 		close(known)
 	})

@@ -62,7 +62,8 @@ func (t Times) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Grant is a person's leave to pass. The machine does not change it.
+// Grant is a decision about a person: the leave to pass, unless Decided says
+// otherwise. The machine does not change it.
 type Grant struct {
 	Sequence   uint64 // of the decision's record, when Durable
 	Durable    bool   // the decision's record is on disk
@@ -72,7 +73,7 @@ type Grant struct {
 	Direction  access.Direction
 	Extended   bool
 	BreakGlass bool
-	At         time.Time // when the badge was presented
+	At         time.Time // when the last factor was given
 
 	late *uint64 // the sequence of a record that was written late; the recorder's own
 }
@@ -88,6 +89,13 @@ const (
 	Denied      Pattern = "denied"  // steadily during a lockdown
 	Fault       Pattern = "fault"   // a part is broken, or a record could not be written
 	HeldWarning Pattern = "held_warning"
+	TryAgain    Pattern = "try_again" // too little was seen of a finger, or it was the wrong one
+
+	// What somebody is asked for next.
+	AskBadge       Pattern = "ask_badge"
+	AskPIN         Pattern = "ask_pin"
+	AskFingerprint Pattern = "ask_fingerprint"
+	AskIris        Pattern = "ask_iris"
 )
 
 // Contact is what is known of the door leaf.
@@ -113,7 +121,10 @@ type (
 	// is not durable opens nothing, unless it breaks the glass.
 	Decided struct {
 		Granted bool
-		Grant   *Grant // nil unless Granted
+		Grant   *Grant // nil unless Granted or Duress
+		Duress  bool   // the person is threatened: nothing at the door may show it
+		// Gone means that somebody else stands there now: a denial is not shown.
+		Gone bool
 		// TooLate means that nobody can be expected to wait any longer.
 		TooLate bool
 	}
@@ -232,14 +243,21 @@ type Machine struct {
 	warnAt   time.Time // zero: not to come
 	heldAt   time.Time // zero: not to come
 	warning  bool
-	brief    Pattern   // shown over everything else
-	briefEnd time.Time // zero: no brief
+	window   time.Duration
+	sides    [2]gathering // In and Out
+	attempts uint64       // that were begun
+	brief    Pattern      // shown over everything else
+	briefEnd time.Time    // zero: no brief
 	shown    Pattern
 }
 
-// NewMachine makes a door's machine, which is locked. The times must be valid.
-func NewMachine(t Times, hasContact bool) *Machine {
-	m := &Machine{times: t, contact: NoContact}
+// NewMachine makes a door's machine, which is locked. The times must be valid,
+// and the window, from one factor to the next, longer than zero.
+func NewMachine(t Times, window time.Duration, hasContact bool) *Machine {
+	m := &Machine{
+		times: t, window: window, contact: NoContact,
+		sides: [...]gathering{{side: access.In}, {side: access.Out}},
+	}
 	if hasContact {
 		m.contact = ContactUnknown
 	}
@@ -273,6 +291,11 @@ func (m *Machine) Next() time.Time {
 	}
 	if m.unlocked {
 		next = earlier(next, m.until)
+	}
+	for i := range m.sides {
+		if a := m.sides[i].attempt; a != nil {
+			next = earlier(next, a.Until)
+		}
 	}
 	return next
 }
@@ -312,6 +335,7 @@ func (m *Machine) Step(now time.Time, ev Event) []Command {
 			s.do(Record{Type: visitorlog.Tamper, Active: &ev.Active})
 			if ev.Active {
 				s.do(Alarm{Type: visitorlog.Tamper})
+				s.giveUp("the door was tampered with")
 			}
 		}
 	case FaultChanged:
@@ -319,6 +343,21 @@ func (m *Machine) Step(now time.Time, ev Event) []Command {
 	case Stopped:
 		s.relock()
 		s.notEntered(ev.Why)
+		s.giveUp(ev.Why)
+	case Proved:
+		s.proved(ev)
+	case Failed:
+		s.failed(ev)
+	case Unclear:
+		s.unclear(ev)
+	case Reconsidered:
+		s.reconsidered(ev)
+	case Lent:
+		s.lend(ev.Side)
+	case Returned:
+		s.returned(ev.Side)
+	case LentShows:
+		s.lentShows(ev)
 	case Tick:
 	}
 	s.signal()
@@ -368,12 +407,16 @@ func (s *step) passTime() {
 	if s.due(m.briefEnd) {
 		m.briefEnd = time.Time{}
 	}
+	s.timeOut()
 }
 
 func (s *step) decided(ev Decided) {
 	m, g := s.m, ev.Grant
-	m.briefEnd = time.Time{} // of waiting, or of the one before
+	if !ev.Gone {
+		m.briefEnd = time.Time{} // of waiting, of the one before, or of a factor's failure
+	}
 	switch {
+	case !ev.Granted && ev.Gone:
 	case !ev.Granted:
 		s.show(Denied)
 	case !g.Durable && !g.BreakGlass:
@@ -387,6 +430,10 @@ func (s *step) decided(ev Decided) {
 		s.passage(g, false, "the door stayed locked: a lockdown began")
 	default:
 		s.grant(g)
+	}
+	if ev.Duress {
+		s.do(Record{Type: visitorlog.Duress, Grant: g})
+		s.do(Alarm{visitorlog.Duress, g})
 	}
 }
 
@@ -543,6 +590,7 @@ func (s *step) lockdownChanged(active bool) {
 	s.do(Record{Type: visitorlog.Lockdown, Active: &active})
 	if active {
 		s.notEntered("a lockdown began")
+		s.giveUp("a lockdown began")
 	}
 }
 
@@ -589,10 +637,14 @@ func (s *step) signal() {
 	switch {
 	case !m.briefEnd.IsZero():
 		p = m.brief
+	case m.asked() != "":
+		p = m.asked()
 	case m.warning || m.held:
 		p = HeldWarning
 	case m.unlocked:
 		p = Granted
+	case m.lentShows() != "":
+		p = m.lentShows()
 	case m.fault:
 		p = Fault
 	case m.lockdown:

@@ -51,7 +51,7 @@ func newWorld(t *rapid.T) *world {
 
 // start is a new machine, after a crash or for the first time.
 func (w *world) start(t *rapid.T) {
-	w.m = NewMachine(w.times, true)
+	w.m = NewMachine(w.times, DefaultFactorWindow, true)
 	w.known, w.open, w.alarmed, w.exit, w.lockdown = false, false, false, false, false
 	w.grace, w.exitEnds, w.mayUnlock, w.mustOpen = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	clear(w.grants) // their outcomes went with the machine
@@ -336,7 +336,7 @@ func TestTheMachineSaysTheSameAgain(t *testing.T) {
 		which := rapid.SliceOfN(rapid.IntRange(0, len(events)-1), 1, 40).Draw(t, "events")
 		gaps := rapid.SliceOfN(rapid.IntRange(0, 20000), len(which), len(which)).Draw(t, "gaps")
 		run := func() (all []string) {
-			m, now := NewMachine(DefaultTimes(), true), epoch
+			m, now := NewMachine(DefaultTimes(), DefaultFactorWindow, true), epoch
 			all = append(all, told(m.Step(now, Started{})))
 			for i, e := range which {
 				now = now.Add(time.Duration(gaps[i]) * time.Millisecond)

@@ -27,6 +27,25 @@ func told(commands []Command) string {
 			all = append(all, "show "+string(c.Pattern))
 		case Alarm:
 			all = append(all, "alarm "+eventName(c.Type))
+		case Ask:
+			all = append(all, fmt.Sprintf("ask %s for %s", c.Attempt.Person, c.Attempt.More))
+		case StopAsking:
+			all = append(all, "stop asking "+string(c.Side))
+		case Conclude:
+			s := fmt.Sprintf("conclude %s with %s", c.Attempt.Person, c.Attempt.Given)
+			if c.Over {
+				s += ", over"
+			}
+			if c.Attempt.Refused != 0 {
+				s += fmt.Sprintf(", %s refused", c.Attempt.Refused)
+			}
+			if c.Attempt.Duress {
+				s += ", under duress"
+			}
+			if c.Detail != "" {
+				s += " (" + c.Detail + ")"
+			}
+			all = append(all, s)
 		case Record:
 			s := "record " + eventName(c.Type)
 			if c.Grant != nil {
@@ -62,19 +81,23 @@ func tooLate(d Decided) Decided {
 	return d
 }
 
+// happens is one step of a story.
+type happens struct {
+	at   float64 // seconds
+	ev   Event
+	want string
+}
+
+type story struct {
+	name      string
+	noContact bool
+	steps     []happens // after Started at 0 and, with a contact, Closed at 0
+}
+
 // The default times: unlocked for 5 s (15 s), held after 30 s (40 s), warning
 // 10 s before, shunt 10 s.
 func TestTheDoorsStories(t *testing.T) {
-	type happens struct {
-		at   float64 // seconds
-		ev   Event
-		want string
-	}
-	stories := []struct {
-		name      string
-		noContact bool
-		steps     []happens // after Started at 0 and, with a contact, Closed at 0
-	}{
+	tell(t, []story{
 		{name: "a person badges, enters and lets the door fall shut", steps: []happens{
 			{1, granted(7, "ada"), "unlock, show granted"},
 			{2, Opened{}, "record entered #7"},
@@ -279,10 +302,15 @@ func TestTheDoorsStories(t *testing.T) {
 			{40, ContactLost{}, ""},
 			{50, Closed{}, "record closed (opened 41s before), show idle"},
 		}},
-	}
+	})
+}
+
+// tell plays stories to a machine.
+func tell(t *testing.T, stories []story) {
+	t.Helper()
 	for _, story := range stories {
 		t.Run(story.name, func(t *testing.T) {
-			m := NewMachine(DefaultTimes(), !story.noContact)
+			m := NewMachine(DefaultTimes(), DefaultFactorWindow, !story.noContact)
 			if got := told(m.Step(epoch, Started{})); got != "lock, show idle" {
 				t.Fatalf("at the start: %s", got)
 			}
@@ -314,7 +342,7 @@ func TestTimesAreChecked(t *testing.T) {
 }
 
 func BenchmarkStep(b *testing.B) {
-	m := NewMachine(DefaultTimes(), true)
+	m := NewMachine(DefaultTimes(), DefaultFactorWindow, true)
 	m.Step(epoch, Started{})
 	m.Step(epoch, Closed{})
 	ev := granted(7, "ada")
@@ -341,7 +369,7 @@ func TestARequestToExitMovesNothing(t *testing.T) {
 		"lockdown": {Closed{}, LockdownChanged{true}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := NewMachine(DefaultTimes(), true)
+			m := NewMachine(DefaultTimes(), DefaultFactorWindow, true)
 			m.Step(epoch, Started{})
 			for i, ev := range before {
 				m.Step(seconds(float64(i)/10), ev)

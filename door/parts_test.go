@@ -16,6 +16,7 @@ import (
 
 	"github.com/gatehouse-acs/gatehouse/access"
 	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/biometric"
 	"github.com/gatehouse-acs/gatehouse/visitorlog"
 )
 
@@ -141,16 +142,18 @@ func (l *line) set(active bool) { l.changes <- active }
 // paper is a log in memory. It fails with err, and takes as long as delay.
 type paper struct {
 	*journal
-	serial  sync.Mutex // appends are serial
+	serial  chan struct{} // appends are serial
 	mu      sync.Mutex
 	err     error
 	delay   time.Duration
 	entries []visitorlog.Entry
 }
 
+func newPaper(j *journal) *paper { return &paper{journal: j, serial: make(chan struct{}, 1)} }
+
 func (p *paper) Append(ctx context.Context, write func(*visitorlog.Tx) (visitorlog.Draft, error)) (visitorlog.Entry, error) {
-	p.serial.Lock()
-	defer p.serial.Unlock()
+	p.serial <- struct{}{}
+	defer func() { <-p.serial }()
 	p.mu.Lock()
 	err, delay := p.err, p.delay
 	p.mu.Unlock()
@@ -179,6 +182,8 @@ func (p *paper) Append(ctx context.Context, write func(*visitorlog.Tx) (visitorl
 func (p *paper) AppendReserved(ctx context.Context, write func(*visitorlog.Tx) (visitorlog.Draft, error)) (visitorlog.Entry, error) {
 	return p.Append(ctx, write)
 }
+
+func (p *paper) State(context.Context, string) ([]byte, error) { return nil, nil }
 
 func (p *paper) set(err error, delay time.Duration) {
 	p.mu.Lock()
@@ -217,10 +222,21 @@ func recordLine(e visitorlog.Entry) string {
 	return s
 }
 
+// outcomes writes how factors came out.
+func outcomes(e visitorlog.Entry) string {
+	var all []string
+	for _, o := range e.Record.Data.Outcomes {
+		all = append(all, o.Factor+" "+o.Outcome+" at "+o.Reader)
+	}
+	return strings.Join(all, ", ")
+}
+
 // list is an allowlist.
 type list struct {
 	mu      sync.Mutex
 	entries map[badge.Credential]*access.Entry
+	persons map[string]*access.Entry // who may be identified without a card
+	rules   []access.Rule
 	newer   uint64 // versions than the first
 	err     error
 }
@@ -229,6 +245,24 @@ func (l *list) Lookup(c badge.Credential) (*access.Entry, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.entries[c], l.err
+}
+
+func (l *list) Person(id string) (*access.Entry, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.persons[id], l.err
+}
+
+func (l *list) Rules(string) []access.Rule {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rules
+}
+
+// CheckPIN compares with PINs that are kept in clear here.
+func (l *list) CheckPIN(e *access.Entry, digits []byte) (ok, duress bool) {
+	duress = len(e.DuressPIN) > 0 && bytes.Equal(e.DuressPIN, digits)
+	return duress || len(e.PIN) > 0 && bytes.Equal(e.PIN, digits), duress
 }
 
 func (l *list) Policy(time.Time) access.Policy {
@@ -251,14 +285,164 @@ func (l *list) fail(err error) {
 	l.err = err
 }
 
+// finger is what somebody puts on a sensor: the slot in which it is kept, if it
+// is.
+type finger uint32
+
+// sensor is a scanner that keeps what it enrols.
+type sensor struct {
+	shown  chan any   // a finger, a biometric.Match, an error, or what Scan panics with
+	states chan error // what Watch tells; nil: it is well
+
+	mu      sync.Mutex
+	kept    []finger
+	fault   error
+	scans   int  // that have begun
+	waiting bool // one goes on
+	alone   bool // it is authenticated
+}
+
+func newSensor(kept ...finger) *sensor {
+	return &sensor{shown: make(chan any), states: make(chan error), kept: kept}
+}
+
+func (s *sensor) Authenticated() bool { return s.alone }
+
+func (s *sensor) Scan(ctx context.Context, with []biometric.Reference) (biometric.Match, error) {
+	s.begin(true)
+	defer s.begin(false)
+	select {
+	case <-ctx.Done():
+		return biometric.Match{}, ctx.Err()
+	case v := <-s.shown:
+		switch v := v.(type) {
+		case finger:
+			return s.compare(v, with), nil
+		case biometric.Match:
+			return v, nil
+		case error:
+			return biometric.Match{}, v
+		default:
+			panic(v)
+		}
+	}
+}
+
+func (s *sensor) begin(waiting bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting = waiting; waiting {
+		s.scans++
+	}
+}
+
+func (s *sensor) compare(f finger, with []biometric.Reference) biometric.Match {
+	for _, r := range with {
+		if r.Slot == uint32(f) {
+			return biometric.Match{Outcome: biometric.Matched, Slot: r.Slot, Part: r.Part}
+		}
+	}
+	if len(with) == 0 && slices.Contains(s.kept, f) {
+		return biometric.Match{Outcome: biometric.Matched, Slot: uint32(f)}
+	}
+	return biometric.Match{Outcome: biometric.NoMatch}
+}
+
+func (s *sensor) Watch(ctx context.Context, changed func(error)) error {
+	s.mu.Lock()
+	fault := s.fault
+	s.mu.Unlock()
+	changed(fault)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-s.states:
+			s.mu.Lock()
+			s.fault = err
+			s.mu.Unlock()
+			changed(err)
+		}
+	}
+}
+
+// asks reports whether the sensor waits for somebody.
+func (s *sensor) asks() bool {
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.waiting
+}
+
+// drawer knows what was enrolled, by person.
+type drawer struct {
+	mu     sync.Mutex
+	slots  map[string][]biometric.Reference
+	err    error
+	hangs  chan struct{}         // until it is closed; nil: not
+	loaned []biometric.Reference // references that somebody was given
+}
+
+func (d *drawer) References(person, scanner string) ([]biometric.Reference, error) {
+	if d.hangs != nil {
+		<-d.hangs
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.err != nil {
+		return nil, d.err
+	}
+	var given []biometric.Reference
+	for _, r := range d.slots[person] {
+		if !r.Template.Empty() {
+			r.Template = biometric.NewTemplate(slices.Clone(r.Template.Bytes()))
+		}
+		given = append(given, r)
+	}
+	d.loaned = append(d.loaned, given...)
+	return given, nil
+}
+
+func (d *drawer) Person(scanner string, slot uint32) (string, bool, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for person, references := range d.slots {
+		for _, r := range references {
+			if r.Slot == slot {
+				return person, r.Duress, d.err
+			}
+		}
+	}
+	return "", false, d.err
+}
+
+func (d *drawer) fail(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.err = err
+}
+
 // wall is a clock that may panic.
-type wall struct{ broken bool }
+type wall struct {
+	broken bool
+	boot   string
+	unset  bool
+	booted time.Time
+}
 
 func (w *wall) Now() (time.Time, access.ClockState) {
 	if w.broken {
 		panic("the clock broke")
 	}
+	if w.unset {
+		return time.Now(), access.ClockUnset
+	}
 	return time.Now(), access.ClockSynchronised
+}
+
+func (w *wall) Moment() access.Moment {
+	now, state := w.Now()
+	return access.Moment{Wall: now, Clock: state, Boot: w.boot, Uptime: time.Since(w.booted)}
 }
 
 // bench is a door on a bench: every part of it is in the test's hands.
@@ -320,7 +504,7 @@ func newBench(t *testing.T, change ...func(*bench)) *bench {
 	b := &bench{
 		journal: j, t: t, in: make(wires), out: make(wires), strike: &relay{journal: j, unlocked: true},
 		contact: newLine(false), exit: newLine(false), tamper: newLine(false), lockdown: newLine(false),
-		log: &paper{journal: j}, list: &list{entries: people()}, clock: &wall{}, printed: &bytes.Buffer{},
+		log: newPaper(j), list: &list{entries: people()}, clock: &wall{boot: "boot", booted: time.Now()}, printed: &bytes.Buffer{},
 	}
 	formats := []*badge.Format{format(t, "H10301")}
 	b.cfg = Config{

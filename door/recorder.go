@@ -28,6 +28,8 @@ type pending struct {
 	at       time.Time       // of the event, monotonic
 	wall     time.Time       // of the event, as the controller knew it
 	key      string          // of its like, which are coalesced; empty: never
+	// also is what changes with the record, and a text for it; nil: nothing.
+	also func(*visitorlog.Tx) (detail string, err error)
 }
 
 // recorder writes the records that follow from something, in order, and keeps
@@ -225,7 +227,15 @@ func (r *recorder) write(ctx context.Context, p *pending) error {
 	}
 	var entry visitorlog.Entry
 	err := guard(func() (err error) {
-		entry, err = appendRecord(ctx, func(*visitorlog.Tx) (visitorlog.Draft, error) { return r.complete(p), nil })
+		entry, err = appendRecord(ctx, func(tx *visitorlog.Tx) (visitorlog.Draft, error) {
+			draft := r.complete(p)
+			if p.also == nil {
+				return draft, nil
+			}
+			detail, err := p.also(tx)
+			draft.Data.Detail = sentences(draft.Data.Detail, detail)
+			return draft, err
+		})
 		return err
 	})
 	if err == nil {

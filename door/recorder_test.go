@@ -22,7 +22,7 @@ func passageOf(seq uint64) *pending {
 
 func TestRecordsWaitInOrderAndThoseThatFindNoRoomAreCounted(t *testing.T) {
 	onBench(t, func(t *testing.T) {
-		log := &paper{journal: &journal{}}
+		log := newPaper(&journal{})
 		log.set(errDisk, 0)
 		r := newRecorder("vault", log, slog.New(slog.DiscardHandler))
 		var reports []string
@@ -65,7 +65,7 @@ func TestRecordsWaitInOrderAndThoseThatFindNoRoomAreCounted(t *testing.T) {
 
 func TestARecordThatTheLogRefusesDoesNotBlockThoseBehindIt(t *testing.T) {
 	onBench(t, func(t *testing.T) {
-		log := &paper{journal: &journal{}}
+		log := newPaper(&journal{})
 		log.set(fmt.Errorf("%w: too long", visitorlog.ErrDraft), 0)
 		var printed bytes.Buffer
 		r := newRecorder("vault", log, slog.New(slog.NewTextHandler(&printed, nil)))
@@ -93,7 +93,7 @@ func TestARecordThatTheLogRefusesDoesNotBlockThoseBehindIt(t *testing.T) {
 
 func TestWhatCannotBeWrittenAtTheEndIsSaid(t *testing.T) {
 	onBench(t, func(t *testing.T) {
-		log := &paper{journal: &journal{}}
+		log := newPaper(&journal{})
 		log.set(errDisk, 0)
 		var printed bytes.Buffer
 		r := newRecorder("vault", log, slog.New(slog.NewTextHandler(&printed, nil)))

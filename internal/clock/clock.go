@@ -209,6 +209,12 @@ func (c *Clock) Stamp() (time.Time, Stamp) {
 	return now.UTC(), Stamp{State: state, Boot: c.boot, UptimeMS: c.Uptime().Milliseconds()}
 }
 
+// Moment is now, to be compared with another moment, also over a restart.
+func (c *Clock) Moment() access.Moment {
+	now, state := c.Now()
+	return access.Moment{Wall: now, Clock: state, Boot: c.boot, Uptime: c.Uptime()}
+}
+
 // Boot is the kernel's id of this boot.
 func (c *Clock) Boot() string { return c.boot }
 

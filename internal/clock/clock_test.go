@@ -145,6 +145,20 @@ func TestClockRemembersThatItWasDisciplinedInThisBootOnly(t *testing.T) {
 	}
 }
 
+func TestAMomentTellsTheClockAndTheBoot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine()
+		c := open(t, m, Options{})
+		time.Sleep(time.Hour)
+		m.set(-30 * time.Minute)
+		got := c.Moment()
+		want := access.Moment{Wall: time.Now().Add(-30 * time.Minute), Clock: access.ClockSynchronised, Boot: "boot-1", Uptime: time.Hour}
+		if !got.Wall.Equal(want.Wall) || got.Clock != want.Clock || got.Boot != want.Boot || got.Uptime != want.Uptime {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	})
+}
+
 func TestFloorOnlyRises(t *testing.T) {
 	m := newMachine()
 	var kept []Memory

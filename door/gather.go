@@ -1,0 +1,290 @@
+package door
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/visitorlog"
+)
+
+// side is what is known of one side of the door before the loop is asked.
+type side struct {
+	asked atomic.Pointer[Attempt] // nil: nothing is asked for
+	loan  atomic.Pointer[Loan]
+}
+
+// endLoans ends the loans that nobody has returned.
+func (d *Door) endLoans() {
+	for _, s := range d.sides {
+		if loan := s.loan.Load(); loan != nil {
+			loan.Return()
+		}
+	}
+}
+
+// proved notes a factor that somebody gave.
+func (p *presented) proved(f access.Factor, by string) {
+	p.given |= f
+	p.outcomes = append(p.outcomes, visitorlog.FactorOutcome{
+		Factor: f.String(), Outcome: visitorlog.OutcomeProved, Reader: by,
+	})
+}
+
+// enrolled finds out at which scanners of the side something of somebody was
+// enrolled.
+func (d *Door) enrolled(p *presented) {
+	if len(d.scanners) == 0 {
+		return
+	}
+	p.has = make([]bool, len(d.scanners))
+	for i, s := range d.scanners {
+		if s.Direction != p.side {
+			continue
+		}
+		n, err := d.enrolledAt(p.entry.Person, s)
+		if err != nil {
+			p.enrolledErr = err
+		}
+		p.has[i] = n > 0
+	}
+}
+
+// possible are the factors that can be taken on a side now, and that somebody
+// has.
+func (d *Door) possible(p *presented) access.Factor {
+	var f access.Factor
+	status := d.status.Load()
+	for i, r := range d.cfg.Readers {
+		if r.Direction != p.side || status.Readers[i].Fault != "" {
+			continue
+		}
+		f |= r.Factor
+		if r.Keypad != "" && p.entry != nil && len(p.entry.PIN) > 0 {
+			f |= access.PIN
+		}
+	}
+	for i, s := range d.scanners {
+		if s.Direction == p.side && s.well.Load() && len(p.has) > 0 && p.has[i] {
+			f |= s.Factor
+		}
+	}
+	return f
+}
+
+// weak are the factors of a side that may not open alone: anything on their
+// wires could speak for their reader.
+func (d *Door) weak(side access.Direction) access.Factor {
+	var f access.Factor
+	for _, r := range d.cfg.Readers {
+		if r.Direction == side && r.Factor != access.Badge && !r.Alone && !authenticated(r.Reader) {
+			f |= r.Factor
+		}
+	}
+	for _, s := range d.scanners {
+		if s.Direction == side && !s.Alone && !authenticated(s.Scanner) {
+			f |= s.Factor
+		}
+	}
+	return f
+}
+
+// authenticated reports whether a device says that nothing else can speak for
+// it.
+func authenticated(device any) bool {
+	d, ok := device.(interface{ Authenticated() bool })
+	if !ok {
+		return false
+	}
+	var is bool
+	err := guard(func() error { is = d.Authenticated(); return nil })
+	return err == nil && is
+}
+
+// absent are the factors that a decision would have needed, and how they did
+// not come.
+func (d *Door) absent(p *presented, dec access.Decision) []visitorlog.FactorOutcome {
+	var which access.Factor
+	var outcome string
+	switch dec.Reason {
+	case access.ReasonFactorMissing:
+		q := d.query(p)
+		q.Over = false
+		which, outcome = access.Decide(&q).More, visitorlog.OutcomeMissing
+	case access.ReasonFactorUnavailable:
+		q := d.query(p)
+		for _, rule := range access.Needs(&q) {
+			for _, set := range rule.AnyOf {
+				which |= set
+			}
+		}
+		which, outcome = which&^(q.Given|q.Possible), visitorlog.OutcomeUnavailable
+	default:
+		return nil
+	}
+	var all []visitorlog.FactorOutcome
+	for _, name := range which.Names() {
+		if !slices.ContainsFunc(p.outcomes, func(o visitorlog.FactorOutcome) bool { return o.Factor == name }) {
+			all = append(all, visitorlog.FactorOutcome{Factor: name, Outcome: outcome, Reader: d.taker(p, name)})
+		}
+	}
+	return all
+}
+
+// taker is the reader or scanner on somebody's side that takes a factor; that
+// which identified them if none does.
+func (d *Door) taker(p *presented, factor string) string {
+	for _, s := range d.scanners {
+		if s.Direction == p.side && s.Factor.String() == factor {
+			return s.Name
+		}
+	}
+	for _, r := range d.cfg.Readers {
+		if r.Direction == p.side && (r.Factor.String() == factor || r.Keypad != "" && access.PIN.String() == factor) {
+			return r.Name
+		}
+	}
+	return p.reader
+}
+
+// admit takes somebody who was identified. If nothing more is to be asked for,
+// and nothing is, the decision does not wait for the loop.
+func (d *Door) admit(ctx context.Context, who *presented) {
+	first := d.decide(who)
+	if first.Reason == access.ReasonFactorMissing || first.Reason == access.ReasonFactorUnavailable {
+		d.enrolled(who) // which nobody else waits for
+		first = d.decide(who)
+	}
+	asked := d.sides[who.side].asked.Load()
+	if first.More == 0 && !who.bearsOn(asked) {
+		d.judge(ctx, *who)
+		return
+	}
+	if err := d.lookUpLockouts(ctx, who); err != nil {
+		d.post(ctx, func(l *loop) { l.fault("log", err) })
+	}
+	d.post(ctx, func(l *loop) { l.identified(who) })
+}
+
+// bearsOn reports whether somebody at a side makes a difference to what is asked
+// there. A card that nobody knows does not, or noise on a reader's wires would
+// end an attempt.
+func (p *presented) bearsOn(asked *Attempt) bool {
+	return asked != nil && (p.entry != nil || p.answers(asked))
+}
+
+// answers reports whether a reader that matches by itself was asked for what it
+// gives.
+func (p *presented) answers(asked *Attempt) bool {
+	return !p.unreadable && p.factor != access.Badge && asked.More.Has(p.factor)
+}
+
+// identified lets the machine gather what somebody gave.
+func (l *loop) identified(who *presented) {
+	l.sourcesOf(who)
+	a, ok := l.m.Attempt(who.side)
+	switch same := ok && who.entry != nil && a.Person == who.entry.Person; {
+	case same:
+		who.goesOn(&a)
+		l.prove(who)
+	case ok && who.answers(&a):
+		// It was asked for somebody's own, and saw somebody else's.
+		l.step(Failed{a.Side, a.ID, who.factor, who.by, visitorlog.OutcomeNoMatch})
+	case who.entry == nil: // and what they would have answered is over
+		l.parts.Go(func() { l.judge(l.running, *who) })
+	default:
+		l.prove(who)
+	}
+}
+
+// given lets the machine gather a factor that an attempt asked for.
+func (l *loop) given(asked *Attempt, f access.Factor, by string, duress bool, at time.Time) {
+	a, ok := l.m.Attempt(asked.Side)
+	if !ok || a.ID != asked.ID {
+		return
+	}
+	who := *a.who
+	who.resume(&a)
+	who.factor, who.by, who.at = f, by, at
+	who.given |= f
+	who.duress = who.duress || duress
+	if !a.Given.Has(f) {
+		who.refused = 0
+	}
+	l.prove(&who)
+}
+
+// resume takes what was gathered in an attempt.
+func (p *presented) resume(a *Attempt) {
+	p.given, p.refused, p.duress = a.Given, a.Refused, a.Duress
+	p.failures, p.outcomes = a.Failures, a.Outcomes
+}
+
+// goesOn is somebody who was identified again, in their own attempt.
+func (p *presented) goesOn(a *Attempt) {
+	f, duress := p.given, p.duress
+	p.earlier = a.who.without(p.reader)
+	p.resume(a)
+	p.given |= f
+	p.duress = p.duress || duress
+	if !a.Given.Has(f) {
+		p.refused = 0
+	}
+}
+
+// without is p and what came before it, but for what a reader said of the same
+// person: that is said anew.
+func (p *presented) without(reader string) *presented {
+	if p == nil {
+		return nil
+	}
+	if p.reader == reader {
+		return p.earlier.without(reader)
+	}
+	q := *p
+	q.earlier = p.earlier.without(reader)
+	return &q
+}
+
+// prove tells the machine of somebody who gave one more factor.
+func (l *loop) prove(who *presented) {
+	l.step(Proved{
+		Side: who.side, Person: who.entry.Person, Factor: who.factor, Reader: who.by, Duress: who.duress,
+		More: l.decide(who).More, Tries: l.tries(who.lockouts), who: who,
+	})
+}
+
+// reconsider looks again at what the attempts ask for: a scanner may have
+// broken, or the rules have changed.
+func (l *loop) reconsider() {
+	for side := range l.sides {
+		a, ok := l.m.Attempt(side)
+		if !ok {
+			continue
+		}
+		who := *a.who
+		who.resume(&a)
+		if more := l.decide(&who).More; more != a.More {
+			l.step(Reconsidered{side, a.ID, more})
+		}
+	}
+}
+
+// conclude has an attempt decided and recorded.
+func (l *loop) conclude(c Conclude) {
+	who := *c.Attempt.who
+	who.resume(c.Attempt)
+	who.over, who.gone, who.detail = c.Over, c.Gone, c.Detail
+	if l.stopping { // there is no time left to wait for the disk
+		who.decided = true
+		dec := l.decide(&who)
+		p := l.late(&who, dec)
+		p.decides = who.grant(dec)
+		l.records.add(p)
+		l.decided(&who, dec, p.decides)
+		return
+	}
+	l.parts.Go(func() { l.judge(l.running, who) })
+}

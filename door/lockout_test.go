@@ -1,0 +1,358 @@
+package door
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/biometric"
+	"github.com/gatehouse-acs/gatehouse/internal/keys"
+	"github.com/gatehouse-acs/gatehouse/visitorlog"
+)
+
+// book is the real log, which also notes its records in a journal.
+type book struct {
+	*visitorlog.Log
+	*journal
+	mu  sync.Mutex
+	err error
+}
+
+func (b *book) fail(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.err = err
+}
+
+func (b *book) Append(ctx context.Context, write func(*visitorlog.Tx) (visitorlog.Draft, error)) (visitorlog.Entry, error) {
+	return b.note(b.Log.Append, ctx, write)
+}
+
+func (b *book) AppendReserved(ctx context.Context, write func(*visitorlog.Tx) (visitorlog.Draft, error)) (visitorlog.Entry, error) {
+	return b.note(b.Log.AppendReserved, ctx, write)
+}
+
+type appendFunc = func(context.Context, func(*visitorlog.Tx) (visitorlog.Draft, error)) (visitorlog.Entry, error)
+
+func (b *book) note(do appendFunc, ctx context.Context, write func(*visitorlog.Tx) (visitorlog.Draft, error)) (visitorlog.Entry, error) {
+	b.mu.Lock()
+	err := b.err
+	b.mu.Unlock()
+	if err != nil {
+		return visitorlog.Entry{}, err
+	}
+	e, err := do(ctx, write)
+	if err == nil {
+		b.add("%s", recordLine(e))
+	}
+	return e, err
+}
+
+// secrets are the keys of a controller's log.
+type secrets struct {
+	signer *keys.Signer
+	sealer *keys.Sealer
+}
+
+func newSecrets(t *testing.T) secrets {
+	t.Helper()
+	private, err := keys.GenerateKey(keys.ES256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := keys.ParseSigner(private, keys.TypeRecord)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealer, err := keys.ParseSeal(keys.GenerateSeal(), "records")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return secrets{signer, sealer}
+}
+
+func openBook(t *testing.T, dir string, s secrets, j *journal, c *wall) *book {
+	t.Helper()
+	verifier, err := s.signer.Verifier(keys.TypeRecord)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := visitorlog.Open(dir, visitorlog.Options{
+		Controller: "north-1", Signer: s.signer, Verifier: verifier, Note: s.signer.NoteSigner, NoteVerifier: verifier.NoteVerifier, Sealer: s.sealer,
+		Clock: func() (time.Time, visitorlog.Clock) {
+			m := c.Moment()
+			return m.Wall, visitorlog.Clock{State: m.Clock, Boot: m.Boot, UptimeMS: m.Uptime.Milliseconds()}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &book{Log: l, journal: j}
+}
+
+// locking makes a door with the real log in a folder, that locks out.
+func locking(t *testing.T, dir string, s secrets, limits access.Limits, change ...func(*vault)) (*vault, *book) {
+	t.Helper()
+	var kept *book
+	v := newVault(t, []string{"badge+fingerprint", "badge+pin"}, append(change, func(v *vault) {
+		v.cfg.Limits = limits
+		kept = openBook(t, dir, s, v.journal, v.clock)
+		v.cfg.Log = kept
+	})...)
+	t.Cleanup(func() {
+		if err := v.stop(); err != nil {
+			t.Error(err)
+		}
+		kept.Close()
+	})
+	return v, kept
+}
+
+// fails is somebody with a card and wrong PINs, as often as they may.
+func (v *vault) fails(c badge.Credential, times int) {
+	v.t.Helper()
+	time.Sleep(Repeat)
+	v.swipe(c)
+	synctest.Wait()
+	for range times {
+		v.types("0000#")
+		synctest.Wait()
+	}
+	time.Sleep(DefaultFactorWindow)
+}
+
+// answers are the decisions since the last call, without their numbers.
+func (v *vault) answers() []string {
+	synctest.Wait()
+	var all []string
+	for _, l := range v.take() {
+		if _, what, ok := strings.Cut(l, " decision."); ok {
+			all = append(all, what)
+		}
+	}
+	return all
+}
+
+func (v *vault) answered(want ...string) {
+	v.t.Helper()
+	if got := v.answers(); !slices.Equal(got, want) {
+		v.t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+	}
+}
+
+const lockedOut = " (too many failures: the person is locked out for 5m0s)"
+
+func TestALockOutOutlivesARestart(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		dir, s := t.TempDir(), newSecrets(t)
+		limits := access.Limits{PersonAfter: 4, For: 5 * time.Minute}
+		v, kept := locking(t, dir, s, limits)
+		v.fails(adasCard, 3)
+		v.fails(adasCard, 1)
+		v.swipe(adasCard)
+		v.answered("denied ada factor_mismatch", "denied ada factor_mismatch"+lockedOut, "denied ada person_locked_out")
+		v.swipe(bobsCard) // nobody else is
+		synctest.Wait()
+		v.touch(bobsFinger)
+		v.answered("granted bob granted")
+		if err := v.stop(); err != nil {
+			t.Error(err)
+		}
+		if err := kept.Close(); err != nil {
+			t.Error(err)
+		}
+
+		// Another boot, and nobody knows what time it is.
+		time.Sleep(time.Hour)
+		v, _ = locking(t, dir, s, limits, func(v *vault) {
+			v.clock.boot, v.clock.booted, v.clock.unset = "boot-2", time.Now(), true
+		})
+		v.swipe(adasCard)
+		v.answered("denied ada person_locked_out")
+		time.Sleep(5 * time.Minute)
+		v.swipe(adasCard)
+		synctest.Wait()
+		v.types(adasPIN + "#")
+		v.answered("granted ada granted")
+	})
+}
+
+func TestSuccessForgivesAPersonsFailuresAndABadgeAloneDoesNot(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		v, _ := locking(t, t.TempDir(), newSecrets(t), access.Limits{PersonAfter: 4, For: 5 * time.Minute})
+		v.fails(adasCard, 3)
+		v.swipe(adasCard)
+		synctest.Wait()
+		v.types(adasPIN + "#")
+		v.answered("denied ada factor_mismatch", "granted ada granted")
+		v.fails(adasCard, 3)
+		v.answered("denied ada factor_mismatch")
+		v.list.mu.Lock()
+		v.list.rules = asks(t, "badge")
+		v.list.mu.Unlock()
+		v.swipe(adasCard)
+		v.answered("granted ada granted")
+		v.list.mu.Lock()
+		v.list.rules = nil
+		v.list.mu.Unlock()
+		time.Sleep(Repeat)
+		v.fails(adasCard, 1) // is the fourth
+		v.answered("denied ada factor_mismatch" + lockedOut)
+	})
+}
+
+func TestTriesEndWhereTheLockOutBegins(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		v, _ := locking(t, t.TempDir(), newSecrets(t), access.Limits{PersonAfter: 4, For: 5 * time.Minute})
+		v.fails(adasCard, 3)
+		v.take()
+		v.swipe(adasCard)
+		synctest.Wait()
+		v.types("0000#" + adasPIN + "#") // which comes too late
+		v.answered("denied ada factor_mismatch" + lockedOut)
+		if !v.strike.locked() {
+			t.Error("unlocked")
+		}
+	})
+}
+
+func TestAReaderWhereTooMuchFailsTakesNobody(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		limits := access.Limits{ReaderAfter: 4, For: 5 * time.Minute}
+		v, _ := locking(t, t.TempDir(), newSecrets(t), limits, identifying, func(v *vault) {
+			v.list.entries[bobsCard].PIN = []byte("8")
+		})
+		v.fails(adasCard, 2)
+		v.fails(bobsCard, 2)
+		v.swipe(adasCard)
+		v.answered("denied ada factor_mismatch",
+			"denied bob factor_mismatch (too many failures: the reader is locked out for 5m0s)", "denied ada reader_locked_out")
+		v.swipe(evesCard) // but for an emergency
+		v.answered("granted eve granted_break_glass")
+		time.Sleep(time.Minute)
+		v.answers()
+
+		// The same of a scanner that sees fingers which it does not know.
+		for range 4 {
+			v.touch(nobodys)
+			time.Sleep(Repeat)
+		}
+		v.touch(adasFinger)
+		const stranger = "denied unknown (the scanner knows nobody like that"
+		v.answered(stranger+")", stranger+")", stranger+")",
+			stranger+"; too many failures: the reader is locked out for 5m0s)", "denied ada reader_locked_out")
+	})
+}
+
+func TestWhatOnlyDidNotComeIsNoFailure(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		v, _ := locking(t, t.TempDir(), newSecrets(t), access.Limits{PersonAfter: 1, ReaderAfter: 1, For: time.Hour})
+		for range 3 {
+			v.swipe(adasCard)
+			time.Sleep(2 * DefaultFactorWindow)
+			v.swipe(gonesOne)
+			v.swipe(badge.Credential{Format: "H10301", Facility: 9, Number: 9})
+			synctest.Wait()
+		}
+		v.swipe(adasCard)
+		synctest.Wait()
+		v.types(adasPIN + "#")
+		if got := v.answers(); got[len(got)-1] != "granted ada granted" {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+func TestFailuresCountThoughTheirRecordComesLate(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		v, kept := locking(t, t.TempDir(), newSecrets(t), access.Limits{PersonAfter: 3, For: time.Hour})
+		kept.fail(errDisk)
+		v.fails(adasCard, 3)
+		time.Sleep(time.Minute)
+		kept.fail(nil)
+		time.Sleep(time.Minute)
+		v.answered("denied ada factor_mismatch late (too many failures: the person is locked out for 1h0m0s)")
+		v.swipe(adasCard)
+		v.answered("denied ada person_locked_out")
+	})
+}
+
+func TestEveryRecordOfGatheringIsAcceptedByTheLog(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		v, kept := locking(t, t.TempDir(), newSecrets(t), access.Limits{PersonAfter: 20, ReaderAfter: 20, For: time.Hour}, identifying)
+		then := func(f func()) {
+			t.Helper()
+			synctest.Wait()
+			f()
+		}
+		v.swipe(adasCard)
+		then(func() { time.Sleep(2 * DefaultFactorWindow) }) // missing
+		v.swipe(adasCard)
+		then(func() { v.sensor.shown <- biometric.Match{Outcome: biometric.Fake} })
+		then(func() { v.types("1#") })
+		then(func() { v.types(adasFearPIN + "#") }) // granted
+		then(func() { time.Sleep(time.Minute) })
+		v.swipe(adasCard)
+		then(func() { v.lockdown.set(true) })
+		then(func() { v.lockdown.set(false) })
+		then(func() { v.touch(nobodys) })
+		then(func() { time.Sleep(time.Minute) })
+		then(func() { v.touch(adasFear) }) // asked for her badge
+		then(func() { v.sensor.states <- errors.New("cable \xff cut\nby somebody") })
+		then(func() { time.Sleep(time.Minute) })
+		v.swipe(bobsCard) // unavailable
+		then(func() {})
+		if err := v.stop(); err != nil {
+			t.Error(err)
+		}
+		all, err := kept.Entries(t.Context(), 0, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range all[1:] { // but the epoch's first
+			line := strings.TrimPrefix(string(e.Record.Type), "gatehouse.") + " " + string(e.Record.Data.Reason)
+			got = append(got, strings.TrimSpace(line+" "+outcomes(e)))
+		}
+		slices.Sort(got)
+		want := []string{
+			"decision.denied factor_missing badge proved at v-in, pin missing at v-in, fingerprint missing at v-finger",
+			"decision.denied factor_missing fingerprint proved at v-finger, badge missing at v-in, pin missing at v-in",
+			"decision.denied factor_unavailable badge proved at v-in, pin unavailable at v-in, fingerprint unavailable at v-finger",
+			"decision.denied lockdown",
+			"decision.denied unknown",
+			"decision.granted granted_duress badge proved at v-in, fingerprint fake at v-finger, pin no_match at v-in, pin proved at v-in",
+			"duress", "duress", "lockdown", "lockdown", "passage.not_entered", "reader.fault",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+		}
+		if strings.Contains(v.printed.String(), "record lost") {
+			t.Error(v.printed)
+		}
+	})
+}
+
+func TestEveryFailureCountsHoweverOften(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		const attempts = burst + 5
+		v, _ := locking(t, t.TempDir(), newSecrets(t), access.Limits{PersonAfter: attempts * Tries, For: time.Hour})
+		for range attempts {
+			time.Sleep(Repeat)
+			v.swipe(adasCard)
+			synctest.Wait()
+			v.types(strings.Repeat("0#", Tries))
+			synctest.Wait()
+		}
+		if got := v.answers(); len(got) != attempts || !strings.Contains(got[attempts-1], "locked out") {
+			t.Errorf("%d answers: %q", len(got), got[len(got)-1])
+		}
+	})
+}
