@@ -10,7 +10,9 @@ import (
 
 	"github.com/gatehouse-acs/gatehouse/badge"
 	"github.com/gatehouse-acs/gatehouse/biometric"
+	"github.com/gatehouse-acs/gatehouse/drivers/fingerprint/scanner"
 	"github.com/gatehouse-acs/gatehouse/drivers/gpio"
+	"github.com/gatehouse-acs/gatehouse/drivers/osdp/panel"
 	"github.com/gatehouse-acs/gatehouse/drivers/sim"
 	"github.com/gatehouse-acs/gatehouse/drivers/wiegand"
 )
@@ -19,6 +21,8 @@ import (
 var Table = []Driver{
 	define("gpio", false, gpio.DefaultSettings, gpio.Open),
 	define("wiegand", false, wiegand.DefaultSettings, wiegand.Open),
+	define("osdp", false, panel.DefaultSettings, panel.Open),
+	define("fingerprint", false, scanner.DefaultSettings, scanner.Open),
 	define("sim", true, sim.DefaultSettings, sim.Open),
 }
 
@@ -40,15 +44,27 @@ func Lookup(name string) (Driver, bool) {
 //
 //	Validate() error              // of either: names every fault
 //	Resolve(dir string)           // of Settings: makes paths relative to the controller's data directory
-//	ValidateAs(part string) error // of Device: as the reader, strike, input or indicator that it is to be
+//	ValidateAs(part string) error // of Device: as the reader, strike, input, indicator or scanner that it is to be
 //	Lines() []string              // of Device: the wires that it takes, which no other device may: "chip/line",
 //	                              // with the chip empty where it is the board's or the driver's own
+//	Authenticated() bool          // of a reader's or scanner's Device: whoever taps its wires cannot speak in its name
+//	Keys() (encoding badge.KeypadEncoding, facility uint64) // of a reader's Device: how its keypad sends; empty: it has none
+//	Modality() biometric.Modality // of a scanner's Device: what it compares; empty or no such method: any
+//	Identifies() bool             // of a scanner's Device: it finds out who somebody is among all that it keeps (1:N)
+//	SealWith(seal func(plain, aad []byte) []byte, open func(sealed, aad []byte) ([]byte, error))
+//	                              // of Settings: what the driver keeps on disk is sealed so; called before Open
+//	Ports() []string              // of Settings: the serial ports that they take, which no device may
+//	ValidateDevices(devices []*Device) []error // of Settings: what is wrong with each, and nil where nothing is
 type Driver struct {
 	Name      string
-	Simulated bool                                              // moves nothing real: refused outside the demo
-	Settings  func() any                                        // of [drivers.NAME], one for the whole program
-	Device    func() any                                        // of one device = { driver = NAME, … }, the key driver left out
-	Open      func(settings any, log *slog.Logger) (Bus, error) // settings as made by Settings
+	Simulated bool       // moves nothing real: refused outside the demo
+	Scans     bool       // its bus has scanners
+	Settings  func() any // of [drivers.NAME], one for the whole program
+	Device    func() any // of one device = { driver = NAME, … }, the key driver left out
+	// Together says what is wrong with each of all devices of the driver, beside
+	// its settings and the others; nil: nothing.
+	Together func(settings any, devices []any) []error
+	Open     func(settings any, log *slog.Logger) (Bus, error) // settings as made by Settings
 }
 
 // Bus is an opened driver. Its methods take what Device made and give the one
@@ -96,8 +112,10 @@ type Input interface {
 	Watch(ctx context.Context, changed func(active bool)) error
 }
 
-// Indicator shows a pattern (idle, waiting, granted, denied, fault or
-// held_warning) by whatever lights and sounds it has. Show is idempotent.
+// Indicator shows a pattern by whatever lights and sounds it has: idle,
+// waiting, granted, denied, fault, held_warning, try_again, or what is asked of
+// the person next: ask_badge, ask_fingerprint, ask_iris or ask_pin. Show is
+// idempotent.
 type Indicator interface {
 	Show(pattern string) error
 }
@@ -111,16 +129,25 @@ type typed[D any, R Reader, S Strike, I Input, N Indicator] interface {
 	Close() error
 }
 
+// scanning is a typed bus that has scanners.
+type scanning[D any] interface {
+	Scanner(*D) (biometric.Scanner, error)
+}
+
 // define makes the table's entry of a driver that is written in types of its
 // own, so that no driver has to know this package or to assert a type.
 func define[C, D any, B typed[*D, R, S, I, N], R Reader, S Strike, I Input, N Indicator](
 	name string, simulated bool, settings func() *C, open func(*C, *slog.Logger) (B, error),
 ) Driver {
+	var own B
+	_, scans := any(own).(scanning[D])
 	return Driver{
 		Name:      name,
 		Simulated: simulated,
+		Scans:     scans,
 		Settings:  func() any { return settings() },
 		Device:    func() any { return new(D) },
+		Together:  together[D],
 		Open: func(s any, log *slog.Logger) (Bus, error) {
 			own, ok := s.(*C)
 			if !ok {
@@ -133,6 +160,19 @@ func define[C, D any, B typed[*D, R, S, I, N], R Reader, S Strike, I Input, N In
 			return bus[D, B, R, S, I, N]{name, b}, nil
 		},
 	}
+}
+
+// together lets settings validate all devices that belong to them.
+func together[D any](settings any, devices []any) []error {
+	s, ok := settings.(interface{ ValidateDevices([]*D) []error })
+	if !ok {
+		return nil
+	}
+	typed := make([]*D, len(devices))
+	for i, d := range devices {
+		typed[i], _ = d.(*D) // as made by Device
+	}
+	return s.ValidateDevices(typed)
 }
 
 // bus makes a Bus of a typed one.
@@ -159,9 +199,7 @@ func (b bus[D, B, R, S, I, N]) Indicator(device any) (Indicator, error) {
 }
 
 func (b bus[D, B, R, S, I, N]) Scanner(device any) (biometric.Scanner, error) {
-	own, ok := any(b.own).(interface {
-		Scanner(*D) (biometric.Scanner, error)
-	})
+	own, ok := any(b.own).(scanning[D])
 	if !ok {
 		return nil, fmt.Errorf("driver %s: it has no scanners of fingers or eyes", b.name)
 	}

@@ -14,6 +14,7 @@ type Discovery struct {
 	Addresses    []byte        // every one from 0; {Broadcast} finds the one peripheral of a line soon
 	ReplyTimeout time.Duration // DefaultReplyTimeout
 	Checksum     bool          // ask with a checksum, not a CRC
+	Mark         bool          // as Config.Mark
 }
 
 // Found is a peripheral that answered.
@@ -42,7 +43,7 @@ func Discover(ctx context.Context, line Line, d Discovery) iter.Seq2[Found, erro
 				yield(Found{}, err)
 				return
 			}
-			l := &link{line: line, baud: baud, reply: orDefault(d.ReplyTimeout, DefaultReplyTimeout), gap: DefaultGap}
+			l := &link{line: line, baud: baud, reply: orDefault(d.ReplyTimeout, DefaultReplyTimeout), gap: DefaultGap, mark: d.Mark}
 			for _, address := range d.Addresses {
 				if err := ctx.Err(); err != nil {
 					yield(Found{}, err)

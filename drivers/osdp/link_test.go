@@ -163,6 +163,20 @@ func TestTheMarkByteGoesAheadOfACommand(t *testing.T) {
 	})
 }
 
+func TestASearchSendsTheMarkByteToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, mark := range []bool{true, false} {
+			s := &scripted{}
+			for f, err := range Discover(t.Context(), s, Discovery{Bauds: []int{9600}, Addresses: []byte{3}, Mark: mark}) {
+				t.Errorf("found %+v, %v", f, err)
+			}
+			if len(s.sent) == 0 || (s.sent[0] == markByte) != mark {
+				t.Errorf("mark is %v: sent % X", mark, s.sent)
+			}
+		}
+	})
+}
+
 // port is a serial port as tarm/serial gives one: its reads time out as EOF.
 type port struct {
 	timeout time.Duration

@@ -159,6 +159,13 @@ func (p *Peripheral) Status() Status {
 	return s
 }
 
+// Changed is closed when the state is another one, or has another reason. Taken
+// before Status, it misses no change.
+func (p *Peripheral) Changed() <-chan struct{} {
+	_, changed := p.snapshot()
+	return changed
+}
+
 func (p *Peripheral) snapshot() (Status, <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

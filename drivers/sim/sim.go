@@ -66,6 +66,9 @@ type Device struct {
 // Validate refuses what cannot be the name of a wire.
 func (d *Device) Validate() error { return checkName(d.Line) }
 
+// Keys is how the keypad that every reader of the site has sends what is typed.
+func (d *Device) Keys() (encoding badge.KeypadEncoding, facility uint64) { return badge.Keypad4Bit, 0 }
+
 // Lines is the one wire that the device takes.
 func (d *Device) Lines() []string { return []string{"sim/" + d.Line} }
 

@@ -63,6 +63,12 @@ func (d *Device) Lines() []string {
 	return lines
 }
 
+// Keys is how the reader's keypad sends what is typed, and the facility code of
+// its PINs.
+func (d *Device) Keys() (encoding badge.KeypadEncoding, facility uint64) {
+	return d.Keypad, d.KeypadFacility
+}
+
 // Validate names every fault of a reader.
 func (d *Device) Validate() error {
 	var faults []error

@@ -83,6 +83,8 @@ type Trait struct {
 	Type     osdp.BioType
 	Quality  byte
 	Template osdp.Secret
+	Score    byte // of a comparison with the template; 0: 255, the best
+	Brief    bool // it is taken away once it has matched, or was enrolled
 }
 
 // maxEvents bounds what waits to be polled.
@@ -530,7 +532,9 @@ func (p *Peripheral) scanned() (osdp.Reply, bool) {
 		if c.Type != osdp.BioDefault && c.Type != p.trait.Type {
 			return nil, false
 		}
-		return osdp.BioTemplate{Reader: c.Reader, Type: p.trait.Type, Quality: p.trait.Quality, Template: p.trait.Template}, true
+		m := osdp.BioTemplate{Reader: c.Reader, Type: p.trait.Type, Quality: p.trait.Quality, Template: p.trait.Template}
+		p.leave()
+		return m, true
 	}
 	c := p.scan.match
 	want := c.Template
@@ -539,9 +543,19 @@ func (p *Peripheral) scanned() (osdp.Reply, bool) {
 	}
 	m := osdp.BioScore{Reader: c.Reader}
 	if (c.Type == osdp.BioDefault || c.Type == p.trait.Type) && len(want) > 0 && bytes.Equal(want, p.trait.Template) {
-		m.Score = 0xFF
+		if m.Score = p.trait.Score; m.Score == 0 {
+			m.Score = 0xFF
+		}
+		p.leave()
 	}
 	return m, true
+}
+
+// leave is somebody who goes once all is done.
+func (p *Peripheral) leave() {
+	if p.trait.Brief {
+		p.trait = nil
+	}
 }
 
 func (s *scan) timedOut() osdp.Reply {
