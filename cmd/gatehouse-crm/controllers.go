@@ -30,16 +30,16 @@ func newControllersCmd() *cobra.Command {
 	return cmd
 }
 
-// registry is where controllers are registered.
-type registry interface {
+// approvals is where controllers are registered.
+type approvals interface {
 	Approve(context.Context, central.Controller) error
 	Revoke(ctx context.Context, name string) error
 	Controllers(context.Context) ([]central.Controller, error)
 	Close() error
 }
 
-// openRegistry opens the registry of the CRM of data, which may be running.
-func openRegistry(ctx context.Context, data string) (registry, error) {
+// openApprovals opens the approvals of the CRM of data, which may be running.
+func openApprovals(ctx context.Context, data string) (approvals, error) {
 	return openExisting(ctx, data)
 }
 
@@ -61,7 +61,7 @@ func openCentral(ctx context.Context, data string, o central.Options) (*central.
 	return central.Open(ctx, filepath.Join(data, "central.db"), o)
 }
 
-func registered(ctx context.Context, r registry, name string) (central.Controller, bool, error) {
+func registered(ctx context.Context, r approvals, name string) (central.Controller, bool, error) {
 	all, err := r.Controllers(ctx)
 	if err != nil {
 		return central.Controller{}, false, err
@@ -129,7 +129,7 @@ func (a *approval) run(cmd *cobra.Command, file string) (err error) {
 	if err != nil {
 		return err
 	}
-	reg, err := openRegistry(ctx, a.data)
+	reg, err := openApprovals(ctx, a.data)
 	if err != nil {
 		return err
 	}
@@ -244,7 +244,7 @@ func newListCmd() *cobra.Command {
 		Short: "List the controllers, and when their certificates end",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			reg, err := openRegistry(cmd.Context(), data)
+			reg, err := openApprovals(cmd.Context(), data)
 			if err != nil {
 				return err
 			}
@@ -337,7 +337,7 @@ CRM drops what it sends. Approving the name again (--replace) undoes it.`,
 		Example: "  gatehouse-crm controllers revoke north-1",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			reg, err := openRegistry(cmd.Context(), data)
+			reg, err := openApprovals(cmd.Context(), data)
 			if err != nil {
 				return err
 			}

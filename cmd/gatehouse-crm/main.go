@@ -23,6 +23,7 @@ func newRoot() *cobra.Command {
 		newRunCmd(), newCheckCmd(), newStatusCmd(),
 		newPKICmd(), newControllersCmd(),
 		newLogCmd(), newAlarmsCmd(), newVerifyCmd(), newCompareCmd(),
+		newPeopleCmd(), newCredentialsCmd(), newGroupsCmd(), newDoorsCmd(), newAreasCmd(), newSchedulesCmd(), newHolidaysCmd(), newVisitsCmd(), newRegistryCmd(),
 	)
 	return root
 }

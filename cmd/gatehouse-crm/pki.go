@@ -57,7 +57,8 @@ func newPKIInitCmd() *cobra.Command {
 		Short: "Make the keys and certificates of a new CRM",
 		Long: `Make the keys of a new CRM in DATA/keys and its certificates in DATA/tls: a
 certificate authority, the broker's and the CRM's own certificate, the
-cosigner's key that signs receipts, and the root key of allowlists.
+cosigner's key that signs receipts, the root key of allowlists, and the keys
+that seal and index the registry of people.
 
 Nothing is overwritten: where a CRM stands already, init is refused. Run it as
 the user that the daemon runs as.`,

@@ -43,6 +43,9 @@ func TestNoCommandOfTheCRMShowsASecret(t *testing.T) {
 		{"controllers", "list", "--data", dir},
 		{"controllers", "list", "--data", dir, "--json"},
 		{"controllers", "revoke", "north-1", "--data", dir},
+		{"people", "add", "p-1", "--data", dir, "--by", "me", "--why", "test"},
+		{"registry", "audit", "--data", dir, "--json"},
+		{"registry", "audit", "--data", dir, "--verify"},
 	} {
 		if status := cli.Run(context.Background(), newRoot(), args, &seen, &seen); status != 0 {
 			t.Fatalf("gatehouse-crm %s: exit status %d: %s", strings.Join(args, " "), status, seen.String())
@@ -71,7 +74,7 @@ func TestNoCommandOfTheCRMShowsASecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(files) != 5 || len(peppers) != 1 {
+	if len(files) != 7 || len(peppers) != 1 {
 		t.Fatalf("keys are %q and %q", files, peppers)
 	}
 	for _, f := range append(files, peppers...) {

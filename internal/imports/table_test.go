@@ -15,25 +15,33 @@ var table = map[string][]string{
 
 	// What is kept.
 	"access/allowlist":   {"access", "badge", "internal/spelling"},
+	"access/registry":    {"access", "badge", "internal/spelling"},
+	"biometric/enrolled": {"biometric"},
 	"visitorlog":         {"access"},
 	"visitorlog/central": {"visitorlog", "access"},
 
 	// What is at the door.
-	"door":            {"access", "badge", "biometric", "visitorlog"},
-	"drivers":         {"badge", "biometric", "drivers/..."}, // its table names each of them
-	"drivers/gpio":    {"badge", "internal/spelling"},
-	"drivers/wiegand": {"badge", "drivers/gpio"},
-	"drivers/osdp":    {}, // a protocol package for everybody
-	"drivers/osdp/pd": {"drivers/osdp"},
-	"drivers/serial":  {},
+	"biometric/enroll":     {"access", "biometric", "biometric/enrolled", "visitorlog"},
+	"door":                 {"access", "badge", "biometric", "visitorlog"},
+	"drivers":              {"badge", "biometric", "drivers/..."}, // its table names each of them
+	"drivers/gpio":         {"badge", "internal/spelling"},
+	"drivers/wiegand":      {"badge", "drivers/gpio"},
+	"drivers/osdp":         {}, // a protocol package for everybody
+	"drivers/osdp/pd":      {"drivers/osdp"},
+	"drivers/osdp/keyring": {"drivers/osdp"},
+	"drivers/osdp/panel":   {"badge", "biometric", "drivers/iris", "drivers/osdp", "drivers/osdp/keyring"},
+	"drivers/iris":         {"biometric", "drivers/osdp"},
+	"drivers/serial":       {},
 	// Serial fingerprint modules: the families, what they have in common, and
 	// modules to try them with.
-	"drivers/fingerprint":       {"drivers/serial"},
-	"drivers/fingerprint/zfm":   {"drivers/fingerprint"},
-	"drivers/fingerprint/sfm":   {"drivers/fingerprint"},
-	"drivers/fingerprint/gt521": {"drivers/fingerprint"},
-	"drivers/fingerprint/sim":   {"drivers/fingerprint", "drivers/fingerprint/..."},
-	"drivers/...":               {"badge"},
+	"drivers/fingerprint":         {"biometric", "drivers/serial"},
+	"drivers/fingerprint/zfm":     {"biometric", "drivers/fingerprint"},
+	"drivers/fingerprint/sfm":     {"biometric", "drivers/fingerprint"},
+	"drivers/fingerprint/gt521":   {"biometric", "drivers/fingerprint"},
+	"drivers/fingerprint/sim":     {"drivers/fingerprint", "drivers/fingerprint/..."},
+	"drivers/fingerprint/scanner": {"badge", "biometric", "drivers/serial", "drivers/fingerprint", "drivers/fingerprint/zfm", "drivers/fingerprint/sfm", "drivers/fingerprint/gt521"},
+	"drivers/drivertest":          {"badge", "biometric"},
+	"drivers/...":                 {"badge"},
 
 	// What is between the controller and the CRM.
 	"sync/wire":   {"access", "visitorlog"},
@@ -46,7 +54,8 @@ var table = map[string][]string{
 	"internal/badgeview":  {"badge", "internal/cli"},
 	"internal/cli":        {},
 	"internal/clock":      {"access"},
-	"internal/config":     {"badge", "access", "drivers", "internal/loopback", "internal/spelling"},
+	"internal/config":     {"badge", "biometric", "access", "drivers", "internal/loopback", "internal/spelling"},
+	"internal/control":    {},
 	"internal/imports":    {},
 	"internal/keys":       {},
 	"internal/logview":    {"visitorlog", "visitorlog/central", "access", "internal/cli", "internal/keys", "internal/spelling"},
@@ -66,13 +75,13 @@ var table = map[string][]string{
 // owners says which packages may import a library: each is behind one or two
 // packages of ours, so that it can be replaced. Tests may use what they like.
 var owners = map[string][]string{
-	"github.com/mattn/go-sqlite3":           {"access/allowlist", "visitorlog", "visitorlog/central"},
-	"github.com/pressly/goose/v3":           {"access/allowlist", "visitorlog", "visitorlog/central"},
+	"github.com/mattn/go-sqlite3":           {"access/allowlist", "access/registry", "biometric/enrolled", "visitorlog", "visitorlog/central"},
+	"github.com/pressly/goose/v3":           {"access/allowlist", "access/registry", "biometric/enrolled", "visitorlog", "visitorlog/central"},
 	"github.com/eclipse/paho.mqtt.golang":   {"sync/mqtt"},
 	"github.com/mochi-mqtt/server/v2":       {"sync/broker"},
 	"github.com/go-jose/go-jose/v4":         {"internal/keys", "internal/pki", "cmd/..."},
 	"filippo.io/age":                        {"internal/keys", "internal/pki"},
-	"github.com/BurntSushi/toml":            {"internal/config", "access/allowlist"},
+	"github.com/BurntSushi/toml":            {"internal/config", "access/allowlist", "access/registry"},
 	"github.com/coreos/go-systemd/v22":      {"internal/systemd"},
 	"github.com/spf13/cobra":                {"internal/cli", "internal/logview", "cmd/..."},
 	"github.com/Shopify/toxiproxy/v2":       {"test/..."},
@@ -85,7 +94,7 @@ var owners = map[string][]string{
 	"periph.io/x":                           {"drivers/gpio"},
 	"github.com/warthog618/go-gpiocdev":     {"drivers/gpio"},
 	"github.com/tarm/serial":                {"drivers/osdp", "drivers/serial"},
-	"github.com/creack/pty":                 {"drivers/fingerprint/sim", "test/..."},
+	"github.com/creack/pty":                 {"drivers/fingerprint/sim", "cmd/gatehouse-demo", "test/..."},
 	"log":                                   {}, // log/slog, injected
 	"github.com/transparency-dev/formats":   {"internal/keys", "visitorlog", "visitorlog/central", "sync/..."},
 	"golang.org/x/mod/sumdb":                {"internal/keys", "internal/pki", "visitorlog", "visitorlog/central", "internal/logview", "sync/...", "cmd/..."},

@@ -412,11 +412,11 @@ func TestControllerWorksAloneWithoutTheKeysOfAConnection(t *testing.T) {
 
 func TestCRMWorksWithoutTheKeysThatAreKeptOffline(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "keys")
-	if made, err := InitCRM(dir); err != nil || len(made) != 5 {
+	if made, err := InitCRM(dir); err != nil || len(made) != 7 {
 		t.Fatalf("made %v, %v", made, err)
 	}
 	k, err := LoadCRM(File(dir), "crm.example")
-	if err != nil || k.CA == nil || k.Broker == nil || k.PolicyRoot == nil || k.Cosigner.Public().Name() != "crm.example" {
+	if err != nil || k.CA == nil || k.Broker == nil || k.PolicyRoot == nil || k.Registry == nil || k.Pepper == nil || k.Cosigner.Public().Name() != "crm.example" {
 		t.Fatalf("%+v, %v", k, err)
 	}
 	for _, name := range []string{NameCA, NameBroker, NamePolicyRoot} {

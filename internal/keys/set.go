@@ -8,8 +8,9 @@ import (
 	"slices"
 )
 
-// The purposes of a controller's sealers.
+// The purposes of sealers.
 const (
+	sealRegistry  = "registry" // a CRM's; the others are a controller's
 	sealRecords   = "records"
 	sealAllowlist = "allowlist"
 	sealTemplates = "templates"
@@ -66,6 +67,8 @@ type CRMKeys struct {
 	Broker     *PrivateKey // nil: the broker runs elsewhere
 	CA         *PrivateKey // nil: kept elsewhere, so nothing can be certified
 	PolicyRoot *Signer     // nil: kept offline
+	Registry   *Sealer     // seals registry.db; nil: InitRegistry makes it
+	Pepper     *Pepper     // keys the index of registry.db; nil as Registry
 }
 
 // LoadCRM reads the keys of a CRM, whose cosigner has the given name. Every
@@ -78,6 +81,8 @@ func LoadCRM(p Provider, cosigner string) (*CRMKeys, error) {
 		optional(load(p, NameBroker, func(b []byte) (err error) { k.Broker, err = ParsePrivateKey(b); return })),
 		optional(load(p, NameCA, func(b []byte) (err error) { k.CA, err = ParsePrivateKey(b); return })),
 		optional(load(p, NamePolicyRoot, func(b []byte) (err error) { k.PolicyRoot, err = ParseSigner(b, TypePolicy); return })),
+		optional(load(p, NameSeal, func(b []byte) (err error) { k.Registry, err = ParseSeal(b, sealRegistry); return })),
+		optional(load(p, NamePepper, func(b []byte) (err error) { k.Pepper, err = ParsePepper(b); return })),
 	)
 	if err != nil {
 		return nil, err
@@ -133,13 +138,22 @@ func InitController(dir string, alg Algorithm) (made []string, err error) {
 // their names.
 func InitCRM(dir string) (made []string, err error) {
 	es256 := func() ([]byte, error) { return GenerateKey(ES256) }
-	return initKeys(dir, []newKey{
+	return initKeys(dir, append([]newKey{
 		{NameCA, es256},
 		{NameBroker, es256},
 		{NameCRM, es256},
 		{NameCosigner, func() ([]byte, error) { return GenerateKey(EdDSA) }},
 		{NamePolicyRoot, es256},
-	})
+	}, registryKeys...))
+}
+
+// InitRegistry makes the keys of the registry for a CRM that has none yet, as it
+// was set up before there was one, and returns their names.
+func InitRegistry(dir string) (made []string, err error) { return initKeys(dir, registryKeys) }
+
+var registryKeys = []newKey{
+	{NameSeal, func() ([]byte, error) { return GenerateSeal(), nil }},
+	{NamePepper, func() ([]byte, error) { return GeneratePepper(), nil }},
 }
 
 type newKey struct {

@@ -1,0 +1,293 @@
+// Package registry keeps who may enter, on the CRM's side: people, their
+// credentials, groups with rights to doors, schedules, holidays, areas, doors
+// and visits.
+//
+// What is said of each is sealed as a whole, in one SQLite file. A card's number
+// is found by a keyed hash and shown to nobody. Each change is one transaction
+// with a line for the audit in it (when, who, what, why, and keyed hashes of
+// what was said before and after), and each line is bound to the one before, so
+// that a line or an object that was changed or removed behind the registry's
+// back is found by Verify.
+package registry
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"time"
+
+	_ "github.com/mattn/go-sqlite3" // the driver "sqlite3"
+	"github.com/pressly/goose/v3"
+
+	"github.com/gatehouse-acs/gatehouse/badge"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// FileName is the registry's name in a CRM's folder.
+const FileName = "registry.db"
+
+var (
+	// ErrNotFound is that there is no such object.
+	ErrNotFound = errors.New("not there")
+	// ErrExists is that there is an object of that kind and id already.
+	ErrExists = errors.New("there already")
+	// ErrChanged is that an object is not any more of the version that a change
+	// was meant for.
+	ErrChanged = errors.New("changed meanwhile")
+	// ErrInUse is that an object cannot be removed, as others name it.
+	ErrInUse = errors.New("in use")
+	// ErrDamaged marks an object that does not open: it was changed behind the
+	// registry's back.
+	ErrDamaged = errors.New("damaged")
+	// ErrKey marks a registry that was sealed with another key.
+	ErrKey = errors.New("the registry was sealed with another key")
+)
+
+// Indexer is the keyed hash under which a card is looked up. It keys the
+// hashes of the audit too.
+type Indexer interface {
+	Index(canonical []byte) [16]byte
+}
+
+// Sealer encrypts and authenticates; what aad is bound to is not hidden.
+type Sealer interface {
+	Seal(plain, aad []byte) []byte
+	Open(sealed, aad []byte) ([]byte, error)
+}
+
+// Formats knows the card formats.
+type Formats interface {
+	Format(name string) (*badge.Format, bool)
+}
+
+// Options is what a Registry needs from outside. All of it is needed.
+type Options struct {
+	Index   Indexer
+	Sealer  Sealer
+	Formats Formats
+	Clock   func() time.Time
+}
+
+// Registry is an open registry. It may be used from several goroutines, and
+// beside other processes that have the same file open.
+type Registry struct {
+	People      Table[Person, *Person]
+	Credentials Table[Credential, *Credential]
+	Groups      Table[Group, *Group]
+	Schedules   Table[Schedule, *Schedule]
+	Holidays    Table[Holiday, *Holiday]
+	Areas       Table[Area, *Area]
+	Doors       Table[Door, *Door]
+	Visits      Table[Visit, *Visit]
+
+	o Options
+	w *sql.DB // one connection, immediate transactions
+	r *sql.DB // readers; they see what is committed
+}
+
+// Open opens the registry at path and creates or migrates it. It fails with
+// ErrKey where it was sealed with another key. The file must not be readable by
+// others.
+func Open(ctx context.Context, path string, o Options) (*Registry, error) {
+	// Made by us first, so that nobody else can ever read it.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the registry: %w", err)
+	}
+	info, err := f.Stat()
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("open the registry: %w", err)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return nil, fmt.Errorf("registry %q can be read by others (mode %#o): chmod 600 it", path, mode)
+	}
+	r := &Registry{o: o}
+	r.People.r, r.Credentials.r, r.Groups.r, r.Schedules.r = r, r, r, r
+	r.Holidays.r, r.Areas.r, r.Doors.r, r.Visits.r = r, r, r, r
+	if err := r.open(ctx, path); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the registry %q: %w", path, err), r.Close())
+	}
+	return r, nil
+}
+
+func (r *Registry) open(ctx context.Context, path string) (err error) {
+	// The pragmas stand in the DSN since each pooled connection needs them.
+	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() +
+		"?mode=rw&_journal_mode=WAL&_synchronous=FULL&_busy_timeout=10000&_foreign_keys=on&_secure_delete=on&_stmt_cache_size=32"
+	if r.w, err = sql.Open("sqlite3", dsn+"&_txlock=immediate"); err != nil {
+		return err
+	}
+	r.w.SetMaxOpenConns(1)
+	if r.r, err = sql.Open("sqlite3", dsn+"&_query_only=true"); err != nil {
+		return err
+	}
+	r.r.SetMaxOpenConns(4)
+	sub, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, r.w, sub)
+	if err != nil {
+		return err
+	}
+	// Only a file that is new or old is written to: others may be reading this one
+	// while a long import goes on.
+	pending, err := p.HasPending(ctx)
+	if err != nil {
+		return err
+	}
+	if pending {
+		if _, err := p.Up(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.checkKey(ctx); !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	return r.makeTheirs(ctx)
+}
+
+// Close closes the registry.
+func (r *Registry) Close() error {
+	var errs []error
+	for _, db := range []*sql.DB{r.r, r.w} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+const keyCheck = "gatehouse registry"
+
+// makeTheirs binds a new file to the keys.
+func (r *Registry) makeTheirs(ctx context.Context) error {
+	return r.transact(ctx, func(tx *sql.Tx) error {
+		var used bool
+		if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM audit) OR EXISTS (SELECT 1 FROM object)`).Scan(&used); err != nil {
+			return err
+		}
+		if used {
+			return &Tampered{What: "what tells the registry's key was removed"}
+		}
+		sum := r.o.Index.Index([]byte(keyCheck))
+		return writeMeta(ctx, tx, metaKey, r.o.Sealer.Seal(sum[:], []byte(keyCheck)))
+	})
+}
+
+// checkKey finds out whether the keys are those of this file.
+func (r *Registry) checkKey(ctx context.Context) error {
+	sealed, err := readMeta(ctx, r.r, metaKey)
+	if err != nil {
+		return fmt.Errorf("read what tells its key: %w", err)
+	}
+	plain, err := r.o.Sealer.Open(sealed, []byte(keyCheck))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrKey, err)
+	}
+	if sum := r.o.Index.Index([]byte(keyCheck)); string(plain) != string(sum[:]) {
+		return fmt.Errorf("%w: its pepper is another", ErrKey)
+	}
+	return nil
+}
+
+func (r *Registry) transact(ctx context.Context, f func(*sql.Tx) error) error {
+	tx, err := r.w.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	if err := f(tx); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// The names of the values in meta.
+const (
+	metaKey  = "key"
+	metaHead = "head"
+)
+
+// queryer is what reads inside and outside of a transaction.
+type queryer interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+func readMeta(ctx context.Context, q queryer, name string) (value []byte, err error) {
+	err = q.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = $1`, name).Scan(&value)
+	return value, err
+}
+
+func writeMeta(ctx context.Context, tx *sql.Tx, name string, value []byte) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
+	return err
+}
+
+// Change says in whose name something is changed, and why.
+type Change struct {
+	By  string // who: 1 to 64 letters, digits, dots, dashes, underscores and @
+	Why string // such as a ticket: 1 to 200 bytes. It stands in clear
+}
+
+func (c Change) check() error {
+	var f faults
+	if !validBy(c.By) {
+		f.add("by", "%s: say who changes it, in 1 to 64 letters, digits, dots, dashes, underscores and @", quote(c.By))
+	}
+	if c.Why == "" {
+		f.add("why", "say why, such as the number of a ticket")
+	}
+	f.text("why", c.Why, maxText)
+	return f.of("change", "")
+}
+
+// tx is one change: a transaction and the lines of the audit that it adds.
+type tx struct {
+	*sql.Tx
+	ctx    context.Context
+	r      *Registry
+	now    time.Time
+	change Change
+	head   Head
+	guided bool // it changes what only such functions as CheckIn and Leave do
+}
+
+// guided is write for what changes several objects together.
+func (r *Registry) guided(ctx context.Context, c Change, f func(*tx) error) error {
+	return r.write(ctx, c, func(t *tx) error {
+		t.guided = true
+		return f(t)
+	})
+}
+
+// write runs f in the one writer's transaction.
+func (r *Registry) write(ctx context.Context, c Change, f func(*tx) error) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	return r.transact(ctx, func(raw *sql.Tx) error {
+		head, err := r.readHead(ctx, raw)
+		if err != nil {
+			return err
+		}
+		t := &tx{Tx: raw, ctx: ctx, r: r, now: r.o.Clock().UTC().Truncate(time.Microsecond), change: c, head: head}
+		if err := f(t); err != nil {
+			return err
+		}
+		if t.head == head {
+			return nil
+		}
+		return t.writeHead()
+	})
+}
