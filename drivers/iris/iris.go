@@ -34,6 +34,10 @@ const DefaultWait = 15 * time.Second
 // captures is how often somebody may try while something is enrolled.
 const captures = 3
 
+// pending is the pause before a device that may still answer an earlier scan is
+// asked again.
+const pending = time.Second
+
 // Config says what a scanner does.
 type Config struct {
 	// Parts are what the scanner takes: fingers or eyes.
@@ -257,13 +261,22 @@ func (s *Scanner) scan(ctx context.Context, wait time.Duration, f func(context.C
 	case err != nil:
 		return false, err
 	}
-	if err := f(waiting); err != nil {
-		switch {
-		case ctx.Err() != nil:
-			return false, ctx.Err()
-		case errors.Is(err, context.DeadlineExceeded) && waiting.Err() != nil:
-			return false, nil
+	err = f(waiting)
+	for errors.Is(err, osdp.ErrScanPending) && waiting.Err() == nil {
+		// The device cannot abort a scan that was given up. That passes.
+		select {
+		case <-time.After(pending):
+		case <-waiting.Done():
 		}
+		err = f(waiting)
+	}
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case waiting.Err() != nil && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, osdp.ErrScanPending)):
+		return false, nil
+	default:
 		return false, err
 	}
 	after := s.device.Status()

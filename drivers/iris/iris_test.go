@@ -290,6 +290,27 @@ func TestAScanEndsWhenNobodyComes(t *testing.T) {
 	}
 }
 
+// Not every reader knows ABORT.
+func TestAReaderThatCannotAbortAScanIsWaitedForAndIsNotFaulty(t *testing.T) {
+	deaf := func(c osdp.Command) osdp.Reply {
+		if c.Command() == osdp.CodeABORT {
+			return osdp.NAK{Code: osdp.NAKUnknownCommand}
+		}
+		return nil
+	}
+	bubble(t, pd.Config{Key: key, Answer: deaf, ScanTimeout: 20 * time.Second}, eyes, func(r *reader) {
+		start := time.Now()
+		r.is(both, biometric.Match{Outcome: biometric.Nobody}) // the first eye's scan goes on in the second's time
+		if took := time.Since(start); took > iris.DefaultWait+time.Second {
+			t.Errorf("it waited %v", took)
+		}
+		// What comes of the scan that was given up is nobody's, and then it scans again.
+		r.far.Hold(&pd.Trait{Type: osdp.RightIris, Template: osdp.Secret("right")})
+		r.is([]biometric.Reference{reference(biometric.RightIris, "another's")}, biometric.Match{Outcome: biometric.NoMatch})
+		r.is(both, biometric.Match{Outcome: biometric.Matched, Part: biometric.RightIris})
+	})
+}
+
 func TestAScanThatSawTooLittleMayBeTriedAgain(t *testing.T) {
 	answer := func(c osdp.Command) osdp.Reply {
 		if c.Command() == osdp.CodeBIOMATCH {

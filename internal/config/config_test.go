@@ -49,10 +49,12 @@ func TestWhatIsLeftOutHasItsDefault(t *testing.T) {
 		Name: "north-1", Data: "/var/lib/gatehouse", Timezone: "Europe/Amsterdam",
 		Keys: Keys{"file"}, HTTP: HTTP{"127.0.0.1:9180"},
 		Allowlist: Allowlist{StaleAfter: 24 * time.Hour, ExpiredKinds: []access.Kind{access.Staff}},
+		Lockout:   Lockout{PersonAfter: 5, ReaderAfter: 10, For: 5 * time.Minute},
 		Drivers:   Drivers{"sim": &sim.Settings{Socket: "/var/lib/gatehouse/" + sim.DefaultSettings().Socket}},
 		Doors: []Door{{
 			Name: "a", Unlock: 5 * time.Second, UnlockExtended: 15 * time.Second,
 			HeldAfter: 30 * time.Second, HeldWarning: 10 * time.Second, REXShunt: 10 * time.Second,
+			FactorWindow: 10 * time.Second, Duress: DuressOpens,
 			Strike: Device{"sim", &sim.Device{Line: "a.strike"}},
 			Readers: []Reader{{
 				Name: "a-in", Direction: access.In, Formats: []string{"H10301"},
@@ -112,6 +114,20 @@ func TestALongUnlockLengthensTheExtendedOneThatWasLeftOut(t *testing.T) {
 	}
 	if d := c.Doors[0]; d.UnlockExtended != time.Minute || d.HeldWarning >= d.HeldAfter {
 		t.Errorf("unlock_extended %v, held_warning %v of %v", d.UnlockExtended, d.HeldWarning, d.HeldAfter)
+	}
+}
+
+func TestADriverWithoutScannersIsNotTakenForOne(t *testing.T) {
+	doc := smallest + `
+[[door.scanner]]
+name = "a-finger"
+direction = "in"
+factor = "fingerprint"
+device = { driver = "sim", line = "a-finger" }
+`
+	_, err := ParseController("gatehouse.toml", doc, demo)
+	if err == nil || !strings.Contains(err.Error(), `driver "sim" has no scanners`) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("error %v", err)
 	}
 }
 

@@ -22,6 +22,7 @@ type Controller struct {
 	Formats   []badge.Spec `toml:"format"`
 	Drivers   Drivers      `toml:"drivers"` // every driver in use
 	Lockdown  *Lockdown    `toml:"lockdown"`
+	Lockout   Lockout      `toml:"lockout"`
 	Doors     []Door       `toml:"door"`
 
 	Zone  *time.Location `toml:"-"` // of Timezone; nil: the one that the CRM pinned
@@ -69,7 +70,13 @@ type Door struct {
 	REX            *Device       `toml:"rex"`
 	Tamper         *Device       `toml:"tamper"`
 	Indicator      *Device       `toml:"indicator"`
-	Readers        []Reader      `toml:"reader"`
+	// Factors are the sets of factors of which the door asks any one, where the
+	// allowlist has no rules for it; none: the badge.
+	Factors      []Factors     `toml:"factors"`
+	FactorWindow time.Duration `toml:"factor_window"` // from one factor to the next
+	Duress       string        `toml:"duress"`        // open or deny, to whoever is threatened
+	Readers      []Reader      `toml:"reader"`
+	Scanners     []Scanner     `toml:"scanner"`
 }
 
 // The ranges of a door's times.
@@ -88,6 +95,8 @@ func (d *Door) setDefaults() {
 	d.HeldAfter = 30 * time.Second
 	d.HeldWarning = 10 * time.Second
 	d.REXShunt = 10 * time.Second
+	d.FactorWindow = 10 * time.Second
+	d.Duress = DuressOpens
 }
 
 // Reader is one reader of a door.
@@ -95,7 +104,11 @@ type Reader struct {
 	Name      string           `toml:"name"`
 	Direction access.Direction `toml:"direction"` // in or out
 	Formats   []string         `toml:"formats"`   // tried in this order
-	Device    Device           `toml:"device"`
+	Factor    Factors          `toml:"factor"`    // what its card numbers prove; none: the badge
+	// AllowAlone is that of a Scanner, for a reader that looks at fingers or eyes
+	// and gives card numbers.
+	AllowAlone bool   `toml:"allow_unauthenticated_single_factor"`
+	Device     Device `toml:"device"`
 }
 
 // LoadController reads the configuration of a controller. If the file can be
@@ -115,6 +128,7 @@ func ParseController(path, doc string, o Options) (*Controller, error) {
 		Keys:      Keys{Provider: KeysFile},
 		HTTP:      HTTP{Listen: "127.0.0.1:9180"},
 		Allowlist: Allowlist{StaleAfter: 24 * time.Hour, ExpiredKinds: []access.Kind{access.Staff}},
+		Lockout:   Lockout{PersonAfter: 5, ReaderAfter: 10, For: 5 * time.Minute},
 	}
 	d := parse(path, doc, o, c)
 	if d.lines != nil { // it is TOML
@@ -144,6 +158,7 @@ func (c *Controller) validate(d *decoder) {
 		d.broker("crm.broker", c.CRM.Broker)
 	}
 	c.Allowlist.validate(d)
+	c.Lockout.validate(d)
 	c.table(d)
 	c.devices(d)
 	if len(c.Doors) == 0 {
@@ -155,6 +170,10 @@ func (c *Controller) validate(d *decoder) {
 		for j := range c.Doors[i].Readers {
 			c.reader(d, index(index("door", i)+".reader", j), &c.Doors[i].Readers[j], readers)
 		}
+		for j := range c.Doors[i].Scanners {
+			c.Doors[i].Scanners[j].validate(d, index(index("door", i)+".scanner", j), readers)
+		}
+		c.Doors[i].factors(d, index("door", i))
 	}
 	d.simulated()
 }
@@ -195,7 +214,7 @@ func (c *Controller) table(d *decoder) {
 // place is a device with where it stands and what it is there.
 type place struct {
 	path   string
-	part   string // reader, strike, input or indicator
+	part   string // reader, strike, input, indicator or scanner
 	device *Device
 }
 
@@ -220,6 +239,9 @@ func (c *Controller) places() []place {
 		for j := range door.Readers {
 			note(index(at+".reader", j)+".device", "reader", &door.Readers[j].Device)
 		}
+		for j := range door.Scanners {
+			note(index(at+".scanner", j)+".device", "scanner", &door.Scanners[j].Device)
+		}
 	}
 	return all
 }
@@ -232,6 +254,13 @@ func (c *Controller) devices(d *decoder) {
 	}
 	used := c.places()
 	taken := map[string]string{} // where a line was first used
+	for name, settings := range c.Drivers {
+		if own, ok := settings.(interface{ Ports() []string }); ok {
+			for _, port := range own.Ports() {
+				taken[port] = join("drivers", name)
+			}
+		}
+	}
 	for _, p := range used {
 		d.checkDevice(p)
 		for _, line := range p.device.Lines() {
@@ -250,6 +279,9 @@ func (c *Controller) devices(d *decoder) {
 			c.Drivers.set(p.device.Driver, settings)
 		}
 	}
+	for _, driver := range drivers.Table {
+		c.together(d, driver, slices.DeleteFunc(slices.Clone(used), func(p place) bool { return p.device.Driver != driver.Name || d.faulty(p.path) }))
+	}
 	for name, settings := range c.Drivers {
 		if !slices.ContainsFunc(used, func(p place) bool { return p.device.Driver == name }) {
 			delete(c.Drivers, name)
@@ -257,6 +289,24 @@ func (c *Controller) devices(d *decoder) {
 		}
 		if r, ok := settings.(interface{ Resolve(dir string) }); ok {
 			r.Resolve(c.Data)
+		}
+	}
+}
+
+// together reports what is wrong between the devices of a driver and its
+// settings.
+func (c *Controller) together(d *decoder, driver drivers.Driver, used []place) {
+	settings, ok := c.Drivers[driver.Name]
+	if !ok || d.faulty("drivers."+driver.Name) {
+		return
+	}
+	devices := make([]any, len(used))
+	for i, p := range used {
+		devices[i] = p.device.Own
+	}
+	for i, err := range driver.Together(settings, devices) {
+		if err != nil {
+			d.add(used[i].path, "%s", inOneLine(err))
 		}
 	}
 }
@@ -271,15 +321,15 @@ func (d *decoder) missing(path, example string) {
 	d.add(path, `it is missing: name its driver and place, such as { driver = %q, … }`, example)
 }
 
-// names holds where each name was first used.
-type names map[string]string
+// names holds where each name was first used, and for what.
+type names map[string]struct{ what, path string }
 
 func (n names) use(d *decoder, path, what, name string) {
 	if first, ok := n[name]; ok && name != "" {
-		d.add(path, "there is a %s %q on line %d already", what, name, d.lines.near(first))
+		d.add(path, "there is a %s %q on line %d already", first.what, name, d.lines.near(first.path))
 		return
 	}
-	n[name] = path
+	n[name] = struct{ what, path string }{what, path}
 }
 
 func (v *Door) validate(d *decoder, at string, doors names) {
@@ -304,7 +354,7 @@ func (v *Door) validate(d *decoder, at string, doors names) {
 	if v.Strike.Driver == "" {
 		d.missing(at+".strike", "gpio")
 	}
-	if len(v.Readers) == 0 {
+	if len(v.takers("")) == 0 {
 		d.add(at+".reader", "the door has no reader: describe each in a [[door.reader]]")
 	}
 }
@@ -312,11 +362,14 @@ func (v *Door) validate(d *decoder, at string, doors names) {
 func (c *Controller) reader(d *decoder, at string, v *Reader, readers names) {
 	d.name(at+".name", v.Name)
 	readers.use(d, at+".name", "reader", v.Name)
-	if v.Direction != access.In && v.Direction != access.Out {
-		d.add(at+".direction", "%q is not a direction: use %q or %q", v.Direction, access.In, access.Out)
-	}
+	d.direction(at+".direction", v.Direction)
 	if v.Device.Driver == "" {
 		d.missing(at+".device", "wiegand")
+	}
+	switch f := v.Proves(); f {
+	case access.Badge, access.Fingerprint, access.Iris:
+	default:
+		d.add(at+".factor", "%q is not what a card number proves: use %q, or %q or %q of a reader that looks at those itself", f, access.Badge, access.Fingerprint, access.Iris)
 	}
 	if len(v.Formats) == 0 {
 		d.add(at+".formats", `it is missing: name the formats of the cards, such as ["H10301"]; "gatehouse badge formats" lists them`)
@@ -334,6 +387,13 @@ func (c *Controller) reader(d *decoder, at string, v *Reader, readers names) {
 		} else {
 			d.add(path, "%v", err)
 		}
+	}
+}
+
+// direction checks on which side of a door something is.
+func (d *decoder) direction(path string, v access.Direction) {
+	if v != access.In && v != access.Out {
+		d.add(path, "%q is not a direction: use %q or %q", v, access.In, access.Out)
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/biometric"
 	"github.com/gatehouse-acs/gatehouse/drivers"
 	"github.com/gatehouse-acs/gatehouse/internal/spelling"
 )
@@ -58,6 +60,39 @@ func (v *Device) Lines() []string {
 		lines[i] = strings.TrimPrefix(l, "/") // of the board's own chip
 	}
 	return lines
+}
+
+// Authenticated reports whether nobody who taps the device's wires can speak in
+// its name.
+func (v *Device) Authenticated() bool {
+	own, ok := v.Own.(interface{ Authenticated() bool })
+	return ok && own.Authenticated()
+}
+
+// Keys is how a reader's keypad sends what is typed, and the facility code of
+// its PINs where it sends them as cards; no encoding: it has no keypad.
+func (v *Device) Keys() (encoding badge.KeypadEncoding, facility uint64) {
+	if own, ok := v.Own.(interface {
+		Keys() (badge.KeypadEncoding, uint64)
+	}); ok {
+		return own.Keys()
+	}
+	return "", 0
+}
+
+// modality is what a scanner compares; empty: it is not known.
+func (v *Device) modality() biometric.Modality {
+	if own, ok := v.Own.(interface{ Modality() biometric.Modality }); ok {
+		return own.Modality()
+	}
+	return ""
+}
+
+// identifies reports whether a scanner finds out who somebody is among all that
+// it keeps.
+func (v *Device) identifies() bool {
+	own, ok := v.Own.(interface{ Identifies() bool })
+	return ok && own.Identifies()
 }
 
 // Drivers is the settings of each driver in use, by name, as its Settings
@@ -139,7 +174,7 @@ func (d *decoder) own(path string, table map[string]any, into any) {
 
 // checkDevice lets the driver check a device as what it is to be.
 func (d *decoder) checkDevice(p place) {
-	if slices.ContainsFunc(d.faults, func(f Fault) bool { return strings.HasPrefix(f.Path, p.path+".") }) {
+	if d.faulty(p.path) {
 		return // what did not decode would be wrong again
 	}
 	own, ok := p.device.Own.(interface{ ValidateAs(part string) error })

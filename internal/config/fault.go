@@ -59,6 +59,14 @@ func (r *report) add(path, format string, args ...any) {
 	r.faults = append(r.faults, Fault{File: r.file, Line: r.lines.near(path), Path: path, What: fmt.Sprintf(format, args...)})
 }
 
+// faulty reports whether a path, or something below it, is at fault.
+func (r *report) faulty(path string) bool {
+	return slices.ContainsFunc(r.faults, func(f Fault) bool {
+		rest, below := strings.CutPrefix(f.Path, path)
+		return below && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	})
+}
+
 // err is all that was reported, in the order of the lines; nil if nothing.
 func (r *report) err() error {
 	if len(r.faults) == 0 {

@@ -99,6 +99,32 @@ func TestTheDoorsUnitReachesItsWiresAndLeavesThemSafe(t *testing.T) {
 	}
 }
 
+func TestTheDoorsUnitReachesNoSerialPortUntilItIsTold(t *testing.T) {
+	doc, err := os.ReadFile("../../configs/gatehouse.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range units(t)["gatehouse.service"] {
+		if device, ok := strings.CutPrefix(line, "DeviceAllow="); ok && device != "char-gpiochip rw" {
+			t.Errorf("gatehouse.service allows %s", device)
+		}
+	}
+	told := string(doc)
+	for _, line := range []string{"DeviceAllow=/dev/ttyAMA2 rw", "DeviceAllow=char-ttyUSB rw", "DeviceAllow=char-ttyACM rw", "SupplementaryGroups=dialout"} {
+		if !strings.Contains(told, "\n#"+line+"\n") {
+			t.Errorf("gatehouse.service does not show how to say %s", line)
+		}
+		told = strings.Replace(told, "#"+line, line, 1)
+	}
+	path := filepath.Join(t.TempDir(), "gatehouse.service")
+	if err := os.WriteFile(path, []byte(told), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := analyze(t, "security", "--offline=true", "--threshold=20", path); err != nil {
+		t.Errorf("told of serial ports it is exposed: %v\n%s", err, out)
+	}
+}
+
 // calls are the system calls that a unit allows.
 func calls(t *testing.T, lines []string) map[string]bool {
 	t.Helper()

@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/gatehouse-acs/gatehouse/drivers/osdp"
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
 
@@ -392,12 +393,17 @@ func TestADamagedFileIsAClearError(t *testing.T) {
 }
 
 func TestOnlyRegularFilesAreRead(t *testing.T) {
-	path := filepath.Join(t.TempDir(), FileName)
-	if err := os.Mkdir(path, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(path, newSealer(t)); err == nil || !strings.Contains(err.Error(), "regular") {
-		t.Errorf("%v", err)
+	for name, put := range map[string]func(path string, mode uint32) error{
+		"a folder": unix.Mkdir,
+		"a pipe":   unix.Mkfifo, // at which a reader would wait for ever
+	} {
+		path := filepath.Join(t.TempDir(), FileName)
+		if err := put(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(path, newSealer(t)); err == nil || !strings.Contains(err.Error(), "regular") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -202,7 +202,7 @@ func (p *peripheral) state(e osdp.Event, works bool) {
 		p.tell()
 	case e.Err != nil:
 		p.log.Warn("osdp", "event", "state", "state", e.State.String(), "error", e.Err)
-		if p.silent != nil && e.State == osdp.Offline && noPort(e.State, e.Err) == nil {
+		if p.silent != nil && p.wrong == nil && e.State == osdp.Offline && noPort(e.State, e.Err) == nil {
 			p.silent = p.explain(e.State, e.Err)
 			return
 		}

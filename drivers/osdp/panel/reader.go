@@ -18,8 +18,9 @@ const (
 	RefusedDigits = "characters in place of bits: set the reader to raw card data"
 )
 
-// waiting is how many presentations wait while nobody calls Read.
-const waiting = 16
+// waiting is how many presentations and keys wait while nobody calls Read: some
+// readers send a whole PIN and its # at once.
+const waiting = 2 * badge.MaxPIN
 
 // Reader delivers a reader's cards, and its keys if it has a keypad.
 type Reader struct {

@@ -330,6 +330,20 @@ func TestKeysMakeAPIN(t *testing.T) {
 	}
 }
 
+func TestAPINThatComesInOneGoComesWhole(t *testing.T) {
+	bubble(t, pd.Config{Key: key}, func(t *testing.T, s *site) {
+		s.works()
+		longest := strings.Repeat("7", badge.MaxPIN) + "#"
+		s.far.Press(longest)
+		time.Sleep(time.Second) // and nobody reads meanwhile
+		for range longest {
+			if read, err := s.read(time.Second); err != nil || !read.Keypad {
+				t.Fatalf("a key came as %+v, %v", read, err)
+			}
+		}
+	})
+}
+
 func TestKeysOfAReaderThatIsToHaveNoneAreNothing(t *testing.T) {
 	bubble(t, pd.Config{Key: key}, func(t *testing.T, s *site) {
 		s.reader.keypad = false
@@ -529,6 +543,9 @@ func TestPartsAreGivenOutOnceAndBeforeTheirLineRuns(t *testing.T) {
 		if _, err := s.bus.Strike(device(nil)); err == nil || !strings.Contains(err.Error(), "off the wall") {
 			t.Errorf("a strike: %v", err)
 		}
+		if _, err := s.bus.Scanner(device(func(d *Device) { d.Parts, d.Threshold = []biometric.Part{biometric.LeftIndex}, 1 })); err != nil {
+			t.Errorf("a scanner of eyes that scans fingers too: %v", err)
+		}
 		s.works()
 		if _, err := s.bus.Reader(device(func(d *Device) { d.Address = 1 }), nil); err == nil || !strings.Contains(err.Error(), "runs") {
 			t.Errorf("a reader of a line that runs: %v", err)
@@ -623,6 +640,25 @@ func TestAPortThatIsNotThereIsNamedAtOnce(t *testing.T) {
 	if !errors.Is(err, fs.ErrNotExist) || strings.Count(err.Error(), "open") != 1 || time.Since(start) >= settle {
 		t.Errorf("after %v: %v", time.Since(start), err)
 	}
+}
+
+// The converter may be there later than the controller.
+func TestAReaderThatIsSilentOnAPortThatCameLateIsNamed(t *testing.T) {
+	bubble(t, pd.Config{Key: key}, func(t *testing.T, s *site) {
+		open := s.bus.settings.open
+		s.bus.settings.open = func(port string, baud int) (osdp.Line, error) {
+			s.bus.settings.open = open
+			return nil, &fs.PathError{Op: "open", Path: port, Err: fs.ErrNotExist}
+		}
+		s.far.Power(false)
+		if _, err := s.read(time.Second / 4); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("before it is there: %v", err)
+		}
+		time.Sleep(2 * settle)
+		if _, err := s.read(time.Second); !errors.Is(err, osdp.ErrOffline) || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("when it is there: %v", err)
+		}
+	})
 }
 
 func TestAReaderThatRestartsIsReportedAndComesBack(t *testing.T) {

@@ -292,7 +292,10 @@ func (d *Device) Lines() []string {
 		name = "tamper"
 	case d.Input != nil:
 		name = fmt.Sprintf("input%d", *d.Input)
-	case d.Reader > 0:
+	case name == asScanner: // a reader of fingers and of eyes is two
+		name = fmt.Sprintf("%s-%s", d.Modality(), name)
+	}
+	if d.Reader > 0 {
 		name += fmt.Sprint(d.Reader)
 	}
 	return []string{fmt.Sprintf("osdp:%s#%d/%s", d.Line, d.Address, name)}

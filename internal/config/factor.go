@@ -1,0 +1,254 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/biometric"
+	"github.com/gatehouse-acs/gatehouse/drivers"
+)
+
+// Factors is a set of factors, written as "badge+fingerprint".
+type Factors access.Factor
+
+// UnmarshalText reads a set of at least one.
+func (f *Factors) UnmarshalText(b []byte) error {
+	set, err := access.ParseFactors(string(b))
+	*f = Factors(set)
+	return err
+}
+
+func (f Factors) String() string { return access.Factor(f).String() }
+
+// Scanner is a sensor of fingers or eyes at a door.
+type Scanner struct {
+	Name      string           `toml:"name"`
+	Direction access.Direction `toml:"direction"` // in or out
+	Factor    Factors          `toml:"factor"`    // fingerprint or iris
+	Identify  bool             `toml:"identify"`  // finds out who it is while nobody has shown a badge
+	// AllowAlone lets what it says open a door by itself, though whoever reaches
+	// its wires can say the same.
+	AllowAlone bool   `toml:"allow_unauthenticated_single_factor"`
+	Device     Device `toml:"device"`
+}
+
+// Alone reports whether what the scanner says may open a door by itself.
+func (s *Scanner) Alone() bool { return s.AllowAlone || s.Device.Authenticated() }
+
+// Proves is the factor that a card at the reader is.
+func (r *Reader) Proves() access.Factor {
+	if r.Factor == 0 {
+		return access.Badge
+	}
+	return access.Factor(r.Factor)
+}
+
+// Alone reports whether a card at the reader may open a door by itself. A badge
+// always may, where that is all that a door asks for.
+func (r *Reader) Alone() bool {
+	return r.Proves() == access.Badge || r.AllowAlone || r.Device.Authenticated()
+}
+
+// What Duress may be.
+const (
+	DuressOpens  = "open"
+	DuressDenies = "deny"
+)
+
+// Lockout says after how many failures people and readers are locked out.
+type Lockout struct {
+	PersonAfter int           `toml:"person_after"` // 0: never
+	ReaderAfter int           `toml:"reader_after"` // 0: never
+	For         time.Duration `toml:"for"`
+}
+
+const (
+	minFactorWindow = time.Second
+	maxFactorWindow = time.Minute
+	maxLockoutAfter = 100
+	minLockout      = 10 * time.Second
+	maxLockout      = 24 * time.Hour
+)
+
+func (l *Lockout) validate(d *decoder) {
+	for _, after := range []struct {
+		key   string
+		value int
+	}{{"person_after", l.PersonAfter}, {"reader_after", l.ReaderAfter}} {
+		if after.value < 0 || after.value > maxLockoutAfter {
+			d.add("lockout."+after.key, "%d is outside 0 to %d; 0 means never", after.value, maxLockoutAfter)
+		}
+	}
+	d.within("lockout.for", l.For, minLockout, maxLockout)
+}
+
+// taker is a part of a door that takes a factor.
+type taker struct {
+	what          string // such as scanner "a-finger"
+	factor        access.Factor
+	identifies    bool // tells who somebody is of whom nothing is known yet
+	authenticated bool // badges count as such
+	allowed       bool // to open alone all the same
+}
+
+// takers are what takes factors on a side of the door; an empty side is all of
+// it.
+func (v *Door) takers(side access.Direction) []taker {
+	var all []taker
+	for i := range v.Readers {
+		r := &v.Readers[i]
+		if side != "" && r.Direction != side {
+			continue
+		}
+		all = append(all, taker{
+			what: fmt.Sprintf("reader %q", r.Name), factor: r.Proves(), identifies: true,
+			authenticated: r.Proves() == access.Badge || r.Device.Authenticated(), allowed: r.AllowAlone,
+		})
+		if encoding, _ := r.Device.Keys(); encoding != "" {
+			all = append(all, taker{what: fmt.Sprintf("the keypad of reader %q", r.Name), factor: access.PIN})
+		}
+	}
+	for i := range v.Scanners {
+		if s := &v.Scanners[i]; side == "" || s.Direction == side {
+			all = append(all, taker{
+				what: fmt.Sprintf("scanner %q", s.Name), factor: access.Factor(s.Factor), identifies: s.Identify,
+				authenticated: s.Device.Authenticated(), allowed: s.AllowAlone,
+			})
+		}
+	}
+	return all
+}
+
+// Sides are the sides of the door on which something is.
+func (v *Door) Sides() []access.Direction {
+	return slices.DeleteFunc([]access.Direction{access.In, access.Out}, func(side access.Direction) bool {
+		return len(v.takers(side)) == 0
+	})
+}
+
+// Fits says why a set of factors opens to nobody on a side of the door; nil: it
+// does. An empty side is all of the door.
+func (v *Door) Fits(set access.Factor, side access.Direction) error {
+	var taken access.Factor
+	identified := false
+	for _, t := range v.takers(side) {
+		if set.Has(t.factor) {
+			taken |= t.factor
+			identified = identified || t.identifies
+		}
+	}
+	switch missing := set &^ taken; {
+	case missing == access.PIN:
+		return errors.New("no reader has a keypad: say of the device that has one how it sends")
+	case missing != 0:
+		return fmt.Errorf("nothing takes %s: describe what does in a [[door.reader]] or a [[door.scanner]]", missing)
+	case !identified:
+		return errors.New("nothing in it says who somebody is: add the badge, or set identify = true on a scanner")
+	}
+	for _, t := range v.exposed(set, side) {
+		if !t.allowed {
+			return fmt.Errorf("%s is not authenticated, and whoever reaches its wires can speak in its name: add a second factor, or set allow_unauthenticated_single_factor = true on it", t.what)
+		}
+	}
+	return nil
+}
+
+// Exposed names the readers and scanners on a side of the door that open it
+// alone by a set, and are not authenticated.
+func (v *Door) Exposed(set access.Factor, side access.Direction) []string {
+	var names []string
+	for _, t := range v.exposed(set, side) {
+		if t.allowed {
+			names = append(names, t.what)
+		}
+	}
+	return names
+}
+
+// exposed are the takers of a set's only factor that are not authenticated.
+func (v *Door) exposed(set access.Factor, side access.Direction) []taker {
+	return slices.DeleteFunc(v.takers(side), func(t taker) bool { return t.factor != set || t.authenticated })
+}
+
+// Sets are the sets of factors of which the door asks any one, where the
+// allowlist has no rules for it.
+func (v *Door) Sets() []access.Factor {
+	if len(v.Factors) == 0 {
+		return []access.Factor{access.Badge}
+	}
+	sets := make([]access.Factor, len(v.Factors))
+	for i, f := range v.Factors {
+		sets[i] = access.Factor(f)
+	}
+	return sets
+}
+
+func (v *Door) factors(d *decoder, at string) {
+	d.within(at+".factor_window", v.FactorWindow, minFactorWindow, maxFactorWindow)
+	if v.Duress != DuressOpens && v.Duress != DuressDenies {
+		d.add(at+".duress", "%q is not %q or %q: what becomes of a person who is threatened; both raise a silent alarm", v.Duress, DuressOpens, DuressDenies)
+	}
+	_, given := d.lines[at+".factors"]
+	if given && len(v.Factors) == 0 {
+		d.add(at+".factors", `it is empty: name what the door asks for, such as ["badge+fingerprint"]`)
+		return
+	}
+	if len(v.takers("")) == 0 || d.faulty(at+".reader") || d.faulty(at+".scanner") {
+		return // reported already
+	}
+	if !given {
+		if err := v.Fits(access.Badge, ""); err != nil {
+			d.add(at+".factors", "it is missing, and the door then asks for the badge: %v", err)
+		}
+		return
+	}
+	for i, set := range v.Factors {
+		path := index(at+".factors", i)
+		if slices.Contains(v.Factors[:i], set) {
+			d.add(path, "%q is there twice", set)
+			continue
+		}
+		if err := v.Fits(access.Factor(set), ""); err != nil && set != 0 {
+			d.add(path, "%q lets nobody in: %v", set, err)
+		}
+	}
+}
+
+func (s *Scanner) validate(d *decoder, at string, readers names) {
+	d.name(at+".name", s.Name)
+	readers.use(d, at+".name", "scanner", s.Name)
+	d.direction(at+".direction", s.Direction)
+	if s.Device.Driver == "" {
+		d.missing(at+".device", "fingerprint")
+	} else if driver, ok := drivers.Lookup(s.Device.Driver); ok && !driver.Scans {
+		d.add(at+".device", "driver %q has no scanners: those that have are %s", s.Device.Driver, strings.Join(scanning(), ", "))
+	}
+	switch f := access.Factor(s.Factor); f {
+	case 0:
+		d.add(at+".factor", "it is missing: use %q or %q", access.Fingerprint, access.Iris)
+	case access.Fingerprint, access.Iris:
+		if m := s.Device.modality(); m != "" && m != biometric.Modality(f.String()) {
+			d.add(at+".factor", "%q is not what this scanner takes: that is %q", f, m)
+		}
+	default:
+		d.add(at+".factor", "%q is not what a scanner takes: use %q or %q", f, access.Fingerprint, access.Iris)
+	}
+	if s.Identify && s.Device.Own != nil && !s.Device.identifies() {
+		d.add(at+".identify", "this scanner keeps nothing, and compares only with what is known of a person: leave identify out, and ask for a badge first")
+	}
+}
+
+// scanning names the drivers that have scanners.
+func scanning() []string {
+	var names []string
+	for _, driver := range drivers.Table {
+		if driver.Scans {
+			names = append(names, driver.Name)
+		}
+	}
+	return names
+}
