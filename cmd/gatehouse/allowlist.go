@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,6 +52,7 @@ type allowlistSite struct {
 	zone    *time.Location
 	zoneBy  string // who says that it is this one
 	formats *badge.Table
+	doors   []config.Door // of the configuration, if one was named
 	ladder  allowlist.Ladder
 	keys    allowlist.Keys
 	signer  allowlist.Signer // nil: the CRM governs the allowlist
@@ -66,7 +68,7 @@ func (f *allowlistFlags) open() (*allowlistSite, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.dir, s.formats = c.Data, c.Table
+		s.dir, s.formats, s.doors = c.Data, c.Table, c.Doors
 		ages = c.Allowlist
 		s.zone, s.zoneBy = c.Zone, "by the configuration"
 		if c.Keys.Provider == config.KeysCredential {
@@ -142,6 +144,12 @@ A TOML file has the whole policy:
   [door_groups]
   server-rooms = ["server-room-a", "server-room-b"]
 
+  [doors.server-room-a]            # the first rule whose schedule holds; the last: always
+  rules = [
+    { schedule = "office", any_of = ["badge+fingerprint", "badge+iris"] },
+    { schedule = "always", any_of = ["badge+fingerprint+pin"] },
+  ]
+
   [[people]]
   person = "p-1001"                # stands in records: not a name
   name = "Ada Lovelace"            # sealed, never in records
@@ -149,24 +157,37 @@ A TOML file has the whole policy:
   from = 2026-03-01                # also 2026-03-01T08:00 or RFC 3339
   until = 2026-12-31               # a date alone: to its end
   extended = true                  # the door stays unlocked for longer
+  operator = true                  # may enrol others
+  pin = "4711"                     # 4 to 16 digits; only a keyed hash of it is kept
+  duress_pin = "4712"              # given instead of it under a threat
+  instead = { fingerprint = "pin" } # cannot give the one, gives the other
   rights = [{ doors = ["server-rooms", "lab"], schedule = "office" }]
   credentials = [
     { format = "H10301", facility = 123, number = 4567 },
     { format = "H10301", facility = 123, number = 4568, state = "lost" },
+    { biometric = true },          # may be identified by a finger or an eye, without a card
   ]
+
+Of doors without rules, the configuration says what they ask for. Factors are
+badge, pin, fingerprint and iris. While the clock is unset, all that the rules
+up to the first with the schedule "always" ask for is asked for.
 
 Visitors and contractors may also have host, organisation, purpose, escort,
 authoriser and id_form. A credential may have break_glass = true, and a from and
 until of its own. The schedule "always" and the door "*" (every door) are built in.
 
-A CSV file has people only, a credential a row, and keeps the schedules, holidays
-and door groups that are there. Its columns, in any order:
+A CSV file has people only, a credential a row, and keeps the schedules, holidays,
+door groups and rules of doors that are there. Its columns, in any order:
 
-  person,name,kind,format,facility,number,issue,oem,state,from,until,doors,
-  schedule,extended,break_glass,host,organisation,purpose,escort,authoriser,id_form
+  person,name,kind,format,facility,number,issue,oem,biometric,state,from,until,
+  doors,schedule,extended,break_glass,operator,pin,duress_pin,instead,host,
+  organisation,purpose,escort,authoriser,id_form
 
 Doors and groups are separated by semicolons, and one may have a schedule of its
-own: "lab;server-rooms@nights". extended and break_glass are yes or no.`,
+own: "lab;server-rooms@nights". instead is "fingerprint=pin;iris=pin". extended,
+break_glass, operator and biometric are yes or no. A row that is biometric has no
+format and no numbers. All rows of a person say the same of operator, pin,
+duress_pin and instead; while somebody has one of these, its column must be there.`,
 		Example: `  gatehouse allowlist import policy.toml --data /var/lib/gatehouse
   gatehouse allowlist import people.csv --config /etc/gatehouse/gatehouse.toml`,
 		Args: cobra.ExactArgs(1),
@@ -230,7 +251,34 @@ func (s *allowlistSite) importFile(ctx context.Context, name string, o importOpt
 	if doors := plan.Doors(); len(doors) > 0 {
 		fmt.Fprintf(stdout, "doors named: %s\n", strings.Join(doors, ", "))
 	}
+	if ruled := plan.Ruled(); len(ruled) > 0 {
+		fmt.Fprintf(stdout, "doors with rules: %s\n", strings.Join(ruled, ", "))
+		if unused := without(ruled, plan.Doors()); len(unused) > 0 {
+			fmt.Fprintf(stdout, "of these nobody has a right to %s: if somebody should have, a name is wrong\n", strings.Join(unused, ", "))
+		}
+		if strange := s.strange(ruled); len(strange) > 0 {
+			fmt.Fprintf(stdout, "of these the configuration does not have %s: if another controller does not either, a name is wrong\n", strings.Join(strange, ", "))
+		}
+	}
 	return nil
+}
+
+// without are the doors to which none of the rights is.
+func without(doors, rights []string) []string {
+	return slices.DeleteFunc(slices.Clone(doors), func(name string) bool {
+		return slices.Contains(rights, name) || slices.Contains(rights, access.EveryDoor)
+	})
+}
+
+// strange are the doors that the configuration does not have, if there is one: a
+// door whose rules have another's name asks for less than was meant.
+func (s *allowlistSite) strange(doors []string) []string {
+	if s.doors == nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(doors), func(name string) bool {
+		return slices.ContainsFunc(s.doors, func(d config.Door) bool { return d.Name == name })
+	})
 }
 
 func (s *allowlistSite) readPlan(imp *allowlist.Import, name string, stderr io.Writer) (*allowlist.Plan, error) {
@@ -281,18 +329,22 @@ func count(n uint64, one, many string) string {
 func newAllowlistListCmd() *cobra.Command {
 	var flags allowlistFlags
 	var person, door string
-	var asJSON bool
+	var doors, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the credentials on the allowlist",
 		Long: `List the credentials on the allowlist, by person. The numbers of cards are not
-shown because they are not kept: a card is known by a keyed hash alone.`,
-		Example: "  gatehouse allowlist list --door server-room-a",
+shown because they are not kept: a card is known by a keyed hash alone, and so is
+a PIN. With --doors, list what the doors ask for instead.`,
+		Example: "  gatehouse allowlist list --door server-room-a\n  gatehouse allowlist list --doors",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			site, err := flags.open()
 			if err != nil {
 				return err
+			}
+			if doors {
+				return site.listDoors(asJSON, cmd.OutOrStdout())
 			}
 			keep := func(c *allowlist.Listed) bool {
 				return (person == "" || c.Person == person) && (door == "" || opensDoor(c.Rights, door))
@@ -303,8 +355,44 @@ shown because they are not kept: a card is known by a keyed hash alone.`,
 	flags.register(cmd)
 	cmd.Flags().StringVar(&person, "person", "", "only this person's, by `id`")
 	cmd.Flags().StringVar(&door, "door", "", "only those with a right to this `door`")
+	cmd.Flags().BoolVar(&doors, "doors", false, "the doors that the allowlist has rules for, and the factors that they ask for")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
+	cmd.MarkFlagsMutuallyExclusive("doors", "person")
+	cmd.MarkFlagsMutuallyExclusive("doors", "door")
 	return cmd
+}
+
+// doorJSON is a door as list --doors --json shows it.
+type doorJSON struct {
+	Door  string               `json:"door"`
+	Rules []allowlist.DoorRule `json:"rules"`
+}
+
+// listDoors prints what doors ask for, in the order in which their rules are
+// looked at.
+func (s *allowlistSite) listDoors(asJSON bool, stdout io.Writer) (err error) {
+	l, err := allowlist.Open(s.path, s.keys)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
+	if !asJSON {
+		fmt.Fprintln(w, "DOOR\tSCHEDULE\tASKS FOR")
+	}
+	all := l.Words().Doors
+	for _, door := range slices.Sorted(maps.Keys(all)) {
+		if asJSON {
+			if err := cli.PrintJSON(stdout, doorJSON{door, all[door]}); err != nil {
+				return err
+			}
+			continue
+		}
+		for _, r := range all[door] {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", door, r.Schedule, strings.Join(r.AnyOf, " or "))
+		}
+	}
+	return w.Flush()
 }
 
 func opensDoor(rights []access.Right, door string) bool {
@@ -377,6 +465,18 @@ func marks(c *allowlist.Listed) string {
 	if c.BreakGlass {
 		words = append(words, "break-glass")
 	}
+	if c.Operator {
+		words = append(words, "operator")
+	}
+	if c.PIN != nil {
+		words = append(words, "pin")
+	}
+	if c.DuressPIN != nil {
+		words = append(words, "duress-pin")
+	}
+	for _, s := range c.Instead {
+		words = append(words, s.Of.String()+"="+s.By.String())
+	}
 	return strings.Join(words, ",")
 }
 
@@ -392,7 +492,16 @@ type credentialJSON struct {
 	Rights     []rightJSON   `json:"rights"`
 	Extended   bool          `json:"extended"`
 	BreakGlass bool          `json:"break_glass"`
+	Operator   bool          `json:"operator,omitempty"`
+	PIN        bool          `json:"pin,omitempty"` // there is one
+	DuressPIN  bool          `json:"duress_pin,omitempty"`
+	Instead    []insteadJSON `json:"instead,omitempty"`
 	Visit      *access.Visit `json:"visit,omitempty"`
+}
+
+type insteadJSON struct {
+	Of string `json:"of"`
+	By string `json:"by"`
 }
 
 type rightJSON struct {
@@ -402,7 +511,7 @@ type rightJSON struct {
 
 func shownCredential(c *allowlist.Listed) *credentialJSON {
 	out := &credentialJSON{Person: c.Person, Name: c.Name, Kind: c.Kind, State: c.State, Format: c.Format, Rights: []rightJSON{},
-		Extended: c.Extended, BreakGlass: c.BreakGlass, Visit: c.Visit}
+		Extended: c.Extended, BreakGlass: c.BreakGlass, Operator: c.Operator, PIN: c.PIN != nil, DuressPIN: c.DuressPIN != nil, Visit: c.Visit}
 	if !c.From.IsZero() {
 		out.From = &c.From
 	}
@@ -411,6 +520,9 @@ func shownCredential(c *allowlist.Listed) *credentialJSON {
 	}
 	for _, r := range c.Rights {
 		out.Rights = append(out.Rights, rightJSON{r.Door, r.Schedule.Name})
+	}
+	for _, s := range c.Instead {
+		out.Instead = append(out.Instead, insteadJSON{s.Of.String(), s.By.String()})
 	}
 	return out
 }

@@ -33,13 +33,17 @@ var (
 	descFaults       = metric.Desc("door_faults", "Parts of the door that are broken.", "door")
 	descReader       = metric.Desc("reader_faulty", "Whether the reader is broken.", "door", "reader")
 	descIll          = metric.Desc("reader_ill", "Whether something is likely wrong with the reader's wires, though it reads; and what.", "door", "reader", "likely")
-	descBursts       = metric.Desc("reader_keys_total", "Keypad bursts since the start, which no rule asks for.", "door", "reader")
+	descBursts       = metric.Desc("reader_keys_total", "Keypad bursts since the start that nobody was asked for.", "door", "reader")
 	descFrames       = metric.Desc("reader_frames_total", "Frames that the reader delivered since the start, refused ones too.", "door", "reader")
 	descNotRead      = metric.Desc("reader_refused_total", "Frames of the reader that were refused since the start, by reason.", "door", "reader", "reason")
 	descGhosts       = metric.Desc("reader_ghost_bits_total", "Bits on the reader's wires that belong to no frame.", "door", "reader")
 	descForeign      = metric.Desc("reader_foreign_total", "Frames whose timing was not the reader's: something else may be sending.", "door", "reader")
 	descLastRead     = metric.Desc("reader_last_read_timestamp_seconds", "When the reader last delivered a frame that was not refused.", "door", "reader")
 	descSpacing      = metric.Desc("reader_bit_spacing_seconds", "Time between the bits of a frame.", "door", "reader")
+	descScanner      = metric.Desc("scanner_faulty", "Whether the scanner of fingers or eyes is broken.", "door", "scanner", "factor")
+	descOutcomes     = metric.Desc("factor_outcomes_total", "Factors that people gave since the start, by how they came out.", "door", "reader", "factor", "outcome")
+	descLockedOut    = metric.Desc("locked_out", "People and readers that are locked out after too many failures.", "whom")
+	descMisfits      = metric.Desc("door_rules_unfit", "Rules that let nobody in, and sets of factors by which something that is not authenticated opens alone; gatehouse status names them.")
 	descDecisions    = metric.Desc("decisions_total", "Decisions since the start.", "door", "decision")
 	descAlarms       = metric.Desc("door_alarms_total", "Alarms since the start.", "door")
 )
@@ -72,7 +76,19 @@ func (c *controller) collect(v metrics.Values) {
 		for _, r := range s.Readers {
 			collectReader(v, s.Door, r)
 		}
+		for _, r := range s.Scanners {
+			v.Is(descScanner, r.Fault != "", s.Door, r.Name, r.Factor)
+		}
+		for _, o := range s.Outcomes {
+			v.Counter(descOutcomes, o.Count, s.Door, o.Reader, o.Factor, o.Outcome)
+		}
 	}
+	if out, err := c.lockedOut(context.Background()); err == nil {
+		v.Gauge(descLockedOut, float64(len(out.People)), "person")
+		v.Gauge(descLockedOut, float64(len(out.Readers)), "reader")
+	}
+	v.Gauge(descMisfits, float64(len(c.misfits())))
+	c.enrolled.collect(v)
 	if c.link != nil {
 		conn, up := c.link.conn.Status(), c.link.uplink.Status()
 		v.Is(descConnected, conn.Connected)

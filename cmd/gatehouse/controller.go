@@ -43,13 +43,14 @@ type controller struct {
 	trust *pki.Trust     // nil: works alone
 	zone  *time.Location
 
-	clock   *clock.Clock
-	records *visitorlog.Log
-	policy  *allowlist.Source
-	buses   *buses
-	timings *timings
-	doors   []*door.Door
-	link    *link // nil: works alone
+	clock    *clock.Clock
+	records  *visitorlog.Log
+	policy   *allowlist.Source
+	enrolled *enrollment
+	buses    *buses
+	timings  *timings
+	doors    []*door.Door
+	link     *link // nil: works alone
 }
 
 // newController opens everything, and moves nothing yet. What is opened is
@@ -68,6 +69,7 @@ func newController(ctx context.Context, cfg *config.Controller, configuration []
 		c.openRecords,
 		func(ctx context.Context) error { return c.recordConfiguration(ctx, configuration) },
 		c.openPolicy,
+		c.openEnrolled,
 		c.openDoors,
 		c.openLink,
 	} {
@@ -309,6 +311,9 @@ func (c *controller) openDoors(context.Context) error {
 		}
 		c.doors = append(c.doors, d)
 	}
+	for _, m := range c.misfits() {
+		c.log.Warn("a rule and the readers do not fit", "part", m.Part, "what", m.What)
+	}
 	return nil
 }
 
@@ -322,12 +327,17 @@ func (c *controller) openDoor(cfg *config.Door, lockdown door.Input) (*door.Door
 			HeldWarning:    cfg.HeldWarning,
 			ExitShunt:      cfg.REXShunt,
 		},
-		Zone:      c.zone,
-		Lockdown:  lockdown,
-		Log:       c.records,
-		Allowlist: c.policy,
-		Clock:     c.clock,
-		Logger:    c.log,
+		Zone:         c.zone,
+		Lockdown:     lockdown,
+		Log:          c.records,
+		Allowlist:    c.policy,
+		Enrolled:     c.enrolled,
+		Clock:        c.clock,
+		Logger:       c.log,
+		Rules:        ownRules(cfg),
+		FactorWindow: cfg.FactorWindow,
+		DuressOpens:  cfg.Duress == config.DuressOpens,
+		Limits:       c.limits(),
 	}
 	var err error
 	if parts.Strike, err = c.buses.strike(&cfg.Strike); err != nil {
@@ -362,11 +372,29 @@ func (c *controller) openDoor(cfg *config.Door, lockdown door.Input) (*door.Door
 		if err := c.timings.add(r.Name, device); err != nil {
 			c.log.Warn("timing", "error", err)
 		}
+		keypad, facility := r.Device.Keys()
 		parts.Readers = append(parts.Readers, door.ReaderConfig{
 			Name: r.Name, Direction: r.Direction, Formats: formats, Reader: device,
+			Factor: r.Proves(), Alone: r.Alone(), Keypad: keypad, KeypadFacility: facility,
+		})
+	}
+	for _, s := range cfg.Scanners {
+		device, err := c.buses.scanner(&s.Device)
+		if err != nil {
+			return nil, fmt.Errorf("scanner %q: %w", s.Name, err)
+		}
+		parts.Scanners = append(parts.Scanners, door.ScannerConfig{
+			Name: s.Name, Direction: s.Direction, Factor: access.Factor(s.Factor), Scanner: c.enrolled.Use(s.Name, device),
+			Identify: s.Identify, Alone: s.Alone(),
 		})
 	}
 	return door.New(parts)
+}
+
+// limits are those of failures, at all doors.
+func (c *controller) limits() access.Limits {
+	l := c.cfg.Lockout
+	return access.Limits{PersonAfter: l.PersonAfter, ReaderAfter: l.ReaderAfter, For: l.For}
 }
 
 // Run works until ctx ends, or until a door cannot go on: then everything
@@ -378,6 +406,7 @@ func (c *controller) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return c.records.Run(ctx) })
 	g.Go(func() error { return c.policy.Run(ctx) })
+	g.Go(func() error { return c.runEnrollment(ctx) })
 	g.Go(func() error {
 		c.timings.run(ctx, func(err error) {
 			if err != nil {
@@ -420,6 +449,9 @@ func (c *controller) recordStep(ctx context.Context, s clock.Step) {
 // Close closes what newController opened. Run must have ended.
 func (c *controller) Close() error {
 	errs := []error{c.buses.Close()}
+	if c.enrolled != nil {
+		errs = append(errs, c.enrolled.Close())
+	}
 	if c.policy != nil {
 		errs = append(errs, c.policy.Close())
 	}

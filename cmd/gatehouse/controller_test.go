@@ -197,7 +197,7 @@ func TestNoMessageMovesAStrike(t *testing.T) {
 	site, err := sim.Dial(filepath.Join(cfg.Data, "site.sock"))
 	must(t, err)
 	defer site.Close()
-	eventually(t, "the controller connects", func() bool { return c.link.conn.Connected() && len(c.Faults()) == 0 })
+	eventually(t, "the controller connects", func() bool { return c.link.conn.Connected() && len(c.Faults(t.Context())) == 0 })
 
 	published = 0
 	for _, kind := range wire.Kinds() {
@@ -226,7 +226,7 @@ func TestNoMessageMovesAStrike(t *testing.T) {
 
 	// A controller that serves an older allowlist than it once did says so.
 	c.link.newest.Store(7)
-	if faults := c.Faults(); len(faults) != 1 || !strings.Contains(faults[0].What, "--above 7") {
+	if faults := c.Faults(t.Context()); len(faults) != 1 || !strings.Contains(faults[0].What, "--above 7") {
 		t.Errorf("faults %v", faults)
 	}
 	c.link.newest.Store(1)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,12 +16,14 @@ import (
 	"github.com/gatehouse-acs/gatehouse/access/allowlist"
 	"github.com/gatehouse-acs/gatehouse/badge"
 	"github.com/gatehouse-acs/gatehouse/internal/cli"
+	"github.com/gatehouse-acs/gatehouse/internal/config"
 	"github.com/spf13/cobra"
 )
 
 // explainFlags are what an explanation is asked about.
 type explainFlags struct {
-	badge, door, at      string
+	badge, person        string
+	door, at, factors    string
 	clockUnset, lockdown bool
 	asJSON               bool
 }
@@ -35,8 +38,16 @@ func newAllowlistExplainCmd() *cobra.Command {
 Nothing is opened and nothing recorded.
 
 Without --badge, or with --badge -, the badge is read from standard input, so
-that its number stands in no list of processes and no shell history.`,
+that its number stands in no list of processes and no shell history. --person is
+somebody who was identified by a finger or an eye, without a badge.
+
+--factors is what the person has given so far. With --config, the door's readers
+say what it can take, and the configuration what it asks for where the allowlist
+has no rules for it; otherwise it can take every factor, and then asks for the
+badge. Whether fingers and eyes of the person were enrolled is not looked at, nor
+whether somebody is locked out.`,
 		Example: `  gatehouse allowlist explain --badge H10301:123:4567 --door server-room-a
+  gatehouse allowlist explain --door server-room-a --factors badge+fingerprint <badge.txt
   gatehouse allowlist explain --door server-room-a --at "2026-12-25 08:00" <badge.txt`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -50,6 +61,8 @@ that its number stands in no list of processes and no shell history.`,
 	flags.register(cmd)
 	f := cmd.Flags()
 	f.StringVar(&ask.badge, "badge", "-", "the badge as `FORMAT:facility:number[:issue[:oem]]`, or FORMAT:number where the format has no facility")
+	f.StringVar(&ask.person, "person", "", "instead of a badge: the `id` of somebody who was identified by a finger or an eye")
+	f.StringVar(&ask.factors, "factors", "", "the `factors` that were given, joined by + (default: badge)")
 	f.StringVar(&ask.door, "door", "", "the `door`")
 	f.StringVar(&ask.at, "at", "", "the `time`: RFC 3339, or the site's own such as 2026-03-01T08:00 (default: now)")
 	f.BoolVar(&ask.clockUnset, "clock-unset", false, "as if the controller's clock had not been set since it started")
@@ -58,6 +71,7 @@ that its number stands in no list of processes and no shell history.`,
 	if err := cmd.MarkFlagRequired("door"); err != nil {
 		panic(err) // the flag is defined above
 	}
+	cmd.MarkFlagsMutuallyExclusive("badge", "person")
 	return cmd
 }
 
@@ -71,6 +85,7 @@ type explanation struct {
 	Policy     uint64          `json:"policy_version"`
 	Credential *credentialJSON `json:"credential,omitempty"`
 	Steps      []access.Step   `json:"steps"`
+	More       []string        `json:"more,omitempty"` // factors, of which the door waits for any
 }
 
 func (s *allowlistSite) explain(ctx context.Context, ask explainFlags, stdin io.Reader, stdout, stderr io.Writer) error {
@@ -81,30 +96,31 @@ func (s *allowlistSite) explain(ctx context.Context, ask explainFlags, stdin io.
 			return fmt.Errorf("--at: %w", err)
 		}
 	}
-	text := ask.badge
-	if text == "-" {
-		line, err := bufio.NewReader(io.LimitReader(stdin, 1024)).ReadString('\n')
-		if err != nil && err != io.EOF {
-			return err
-		}
-		text = strings.TrimSpace(line)
-	}
-	c, err := parseBadge(s.formats, text)
-	if err != nil {
-		return err
-	}
-	q := access.Query{Door: ask.door, Direction: access.In, At: at, Zone: s.zone, Clock: access.ClockSynchronised, Lockdown: ask.lockdown}
+	q := access.Query{Door: ask.door, Direction: access.In, At: at, Zone: s.zone, Clock: access.ClockSynchronised, Lockdown: ask.lockdown, Given: access.Badge}
 	if ask.clockUnset {
 		q.Clock = access.ClockUnset
 	}
-	found, err := s.lookup(ctx, c, &q, stderr)
+	if ask.factors != "" {
+		var err error
+		if q.Given, err = access.ParseFactors(ask.factors); err != nil {
+			return fmt.Errorf("--factors: %w", err)
+		}
+	}
+	if ask.person != "" && q.Given&(access.Fingerprint|access.Iris) == 0 {
+		return fmt.Errorf("--person is somebody who was identified by a finger or an eye: say with --factors what was given, such as fingerprint")
+	}
+	find, err := ask.finder(s, stdin)
+	if err != nil {
+		return err
+	}
+	found, err := s.lookup(ctx, find, &q, stderr)
 	if err != nil {
 		return err
 	}
 	steps, d := access.Explain(&q)
 	told, _ := d.Reason.Text()
 	e := explanation{Door: ask.door, At: at.In(s.zone), Decision: "denied", Reason: d.Reason, Meaning: told.Meaning, Action: told.Action,
-		Policy: q.Policy.Version, Steps: steps}
+		Policy: q.Policy.Version, Steps: steps, More: d.More.Names()}
 	if d.Granted {
 		e.Decision = "granted"
 	}
@@ -117,9 +133,74 @@ func (s *allowlistSite) explain(ctx context.Context, ask explainFlags, stdin io.
 	return e.print(stdout)
 }
 
+// finder is how the person is found on an allowlist.
+func (ask explainFlags) finder(s *allowlistSite, stdin io.Reader) (func(*allowlist.List) (*allowlist.Listed, error), error) {
+	if ask.person != "" {
+		return func(l *allowlist.List) (*allowlist.Listed, error) { return l.FindPerson(ask.person) }, nil
+	}
+	text := ask.badge
+	if text == "-" {
+		line, err := bufio.NewReader(io.LimitReader(stdin, 1024)).ReadString('\n')
+		if err != nil && err != io.EOF {
+			return nil, err
+		}
+		text = strings.TrimSpace(line)
+	}
+	c, err := parseBadge(s.formats, text)
+	if err != nil {
+		return nil, err
+	}
+	return func(l *allowlist.List) (*allowlist.Listed, error) { return l.Find(c) }, nil
+}
+
+// asks fills in what the door asks for, and what it can take of this person.
+func (s *allowlistSite) asks(q *access.Query, rules []access.Rule) {
+	q.Rules, q.Possible = rules, access.Badge|access.PIN|access.Fingerprint|access.Iris
+	if n := slices.IndexFunc(s.doors, func(d config.Door) bool { return d.Name == q.Door }); n >= 0 {
+		door := &s.doors[n]
+		q.Possible, q.Weak = takes(door, q.Direction)
+		if rules == nil {
+			q.Rules = ownRules(door)
+		}
+	}
+	if q.Entry == nil || q.Entry.PIN == nil {
+		q.Possible &^= access.PIN
+	}
+}
+
+// takes are the factors that a side of a door can take, and of them those that
+// may not open it alone.
+func takes(door *config.Door, side access.Direction) (possible, weak access.Factor) {
+	for i := range door.Readers {
+		r := &door.Readers[i]
+		if r.Direction != side {
+			continue
+		}
+		possible |= r.Proves()
+		if !r.Alone() {
+			weak |= r.Proves()
+		}
+		if encoding, _ := r.Device.Keys(); encoding != "" {
+			possible |= access.PIN
+		}
+	}
+	for i := range door.Scanners {
+		s := &door.Scanners[i]
+		if s.Direction != side {
+			continue
+		}
+		possible |= access.Factor(s.Factor)
+		if !s.Alone() {
+			weak |= access.Factor(s.Factor)
+		}
+	}
+	return possible, weak
+}
+
 // lookup fills in what the allowlist says. That it cannot be trusted is part
 // of the explanation.
-func (s *allowlistSite) lookup(ctx context.Context, c badge.Credential, q *access.Query, stderr io.Writer) (_ *allowlist.Listed, err error) {
+func (s *allowlistSite) lookup(ctx context.Context, find func(*allowlist.List) (*allowlist.Listed, error), q *access.Query,
+	stderr io.Writer) (_ *allowlist.Listed, err error) {
 	q.Policy.Freshness = access.Absent
 	untrusted := func(err error) (*allowlist.Listed, error) {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, allowlist.ErrNotTrusted) {
@@ -139,7 +220,7 @@ func (s *allowlistSite) lookup(ctx context.Context, c badge.Credential, q *acces
 	if err != nil {
 		return untrusted(err)
 	}
-	found, err := l.Find(c)
+	found, err := find(l)
 	if err != nil {
 		return untrusted(err)
 	}
@@ -149,6 +230,7 @@ func (s *allowlistSite) lookup(ctx context.Context, c badge.Credential, q *acces
 	if found != nil {
 		q.Entry = &found.Entry
 	}
+	s.asks(q, l.Rules(q.Door))
 	return found, nil
 }
 
@@ -166,14 +248,16 @@ func (e explanation) print(w io.Writer) error {
 		fmt.Fprintf(&b, "%s is %s.\n", e.Credential.Person, e.Credential.Name)
 	}
 	verdict := "Denied: " + string(e.Reason)
-	switch e.Reason {
-	case access.ReasonGranted:
+	switch {
+	case e.Reason == access.ReasonGranted:
 		verdict = "Granted"
-	case access.ReasonGrantedBreakGlass:
+	case e.Decision == "granted":
 		verdict = "Granted: " + string(e.Reason)
+	case len(e.More) > 0:
+		fmt.Fprintf(&b, "The door waits for %s. If nothing comes:\n", strings.Join(e.More, " or "))
 	}
 	fmt.Fprintf(&b, "%s. %s\n", verdict, e.Meaning)
-	if e.Decision == "denied" || e.Reason == access.ReasonGrantedBreakGlass {
+	if e.Reason != access.ReasonGranted {
 		fmt.Fprintf(&b, "What to do: %s\n", e.Action)
 	}
 	_, err := io.WriteString(w, b.String())

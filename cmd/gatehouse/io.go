@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,6 +17,7 @@ import (
 	"github.com/gatehouse-acs/gatehouse/drivers/gpio"
 	"github.com/gatehouse-acs/gatehouse/internal/cli"
 	"github.com/gatehouse-acs/gatehouse/internal/config"
+	"github.com/gatehouse-acs/gatehouse/internal/spelling"
 	"github.com/gatehouse-acs/gatehouse/visitorlog"
 	"github.com/spf13/cobra"
 )
@@ -36,9 +38,11 @@ meanwhile: systemctl stop gatehouse.`,
 // ioPart is one part of a configuration that hangs on wires.
 type ioPart struct {
 	door   string
-	name   string // strike, contact, rex, tamper, indicator, lockdown or reader NAME
+	name   string // strike, contact, rex, tamper, indicator, lockdown, reader NAME or scanner NAME
 	device *config.Device
-	reader *config.Reader // nil: it is none
+
+	reader  *config.Reader  // nil: it is none
+	scanner *config.Scanner // nil: it is none
 }
 
 const allDoors = "all doors"
@@ -49,25 +53,29 @@ func (p ioPart) output() bool { return p.name == "strike" || p.name == "indicato
 // tries them: door by door.
 func ioParts(cfg *config.Controller) []ioPart {
 	var parts []ioPart
-	add := func(door, name string, device *config.Device, reader *config.Reader) {
+	add := func(door, name string, device *config.Device) {
 		if device != nil {
-			parts = append(parts, ioPart{door, name, device, reader})
+			parts = append(parts, ioPart{door: door, name: name, device: device})
 		}
 	}
 	for i := range cfg.Doors {
 		d := &cfg.Doors[i]
-		add(d.Name, "contact", d.Contact, nil)
-		add(d.Name, "rex", d.REX, nil)
-		add(d.Name, "tamper", d.Tamper, nil)
+		add(d.Name, "contact", d.Contact)
+		add(d.Name, "rex", d.REX)
+		add(d.Name, "tamper", d.Tamper)
 		for j := range d.Readers {
 			r := &d.Readers[j]
-			add(d.Name, "reader "+r.Name, &r.Device, r)
+			parts = append(parts, ioPart{door: d.Name, name: "reader " + r.Name, device: &r.Device, reader: r})
 		}
-		add(d.Name, "indicator", d.Indicator, nil)
-		add(d.Name, "strike", &d.Strike, nil)
+		for j := range d.Scanners {
+			s := &d.Scanners[j]
+			parts = append(parts, ioPart{door: d.Name, name: "scanner " + s.Name, device: &s.Device, scanner: s})
+		}
+		add(d.Name, "indicator", d.Indicator)
+		add(d.Name, "strike", &d.Strike)
 	}
 	if cfg.Lockdown != nil {
-		add(allDoors, "lockdown", &cfg.Lockdown.Device, nil)
+		add(allDoors, "lockdown", &cfg.Lockdown.Device)
 	}
 	return parts
 }
@@ -105,24 +113,41 @@ func newIOListCmd() *cobra.Command {
 	var all, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the GPIO chips of this machine and their lines",
-		Long: `List the GPIO chips of this machine and their lines, by the names that a
-configuration uses. Looking takes no line and changes none.`,
+		Short: "List the GPIO chips and the serial ports of this machine",
+		Long: `List the GPIO chips of this machine with their lines, and its serial ports, by
+the names that a configuration uses. Looking takes no line and changes none. A
+port is shown by the name that stays the same when others are plugged in, where
+it has one.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			chips, err := gpio.Chips()
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return cli.PrintJSON(cmd.OutOrStdout(), ioListJSON(chips))
+			ports, err := serialPorts("/dev")
+			if err != nil {
+				return err
 			}
-			return printChips(cmd.OutOrStdout(), chips, all)
+			if asJSON {
+				return cli.PrintJSON(cmd.OutOrStdout(), listJSON{chipsJSON(chips), ports})
+			}
+			if err := printChips(cmd.OutOrStdout(), chips, all); err != nil {
+				return err
+			}
+			for _, port := range ports {
+				fmt.Fprintf(cmd.OutOrStdout(), "serial port %s\n", spelling.Printable(port))
+			}
+			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "with the lines that have no name, too")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+type listJSON struct {
+	Chips  []chipJSON `json:"chips"`
+	Serial []string   `json:"serial"`
 }
 
 type chipJSON struct {
@@ -139,7 +164,7 @@ type lineJSON struct {
 	Consumer string `json:"consumer,omitempty"`
 }
 
-func ioListJSON(chips []gpio.Chip) []chipJSON {
+func chipsJSON(chips []gpio.Chip) []chipJSON {
 	list := []chipJSON{}
 	for _, c := range chips {
 		j := chipJSON{Label: c.Label, Name: c.Name, Lines: []lineJSON{}}
@@ -174,6 +199,28 @@ func printChips(out io.Writer, chips []gpio.Chip, all bool) error {
 		}
 	}
 	return w.Flush()
+}
+
+// serialPorts are the serial ports below a folder of devices: those of the
+// board, and what is plugged in. Each is named once, by what it is rather than
+// by when it was found.
+func serialPorts(dev string) ([]string, error) {
+	ports, seen := []string{}, map[string]bool{}
+	for _, pattern := range []string{"serial/by-id/*", "serial[0-9]*", "ttyAMA*", "ttyS[0-9]*", "ttyUSB*", "ttyACM*"} {
+		found, err := filepath.Glob(filepath.Join(dev, pattern))
+		if err != nil {
+			return nil, err
+		}
+		for _, port := range found {
+			target, err := filepath.EvalSymlinks(port)
+			if err != nil || seen[target] {
+				continue // it was unplugged, or has a better name
+			}
+			seen[target] = true
+			ports = append(ports, port)
+		}
+	}
+	return ports, nil
 }
 
 func byWhom(consumer string) string {

@@ -549,7 +549,27 @@ func TestIOListNamesChipsAndLines(t *testing.T) {
 	if !strings.Contains(out.String(), "(no name)") {
 		t.Errorf("lines without a name are not shown:\n%s", &out)
 	}
-	if list := ioListJSON(chips); len(list) != 1 || len(list[0].Lines) != 4 || list[0].Lines[0].Consumer != "gatehouse" {
+	if list := chipsJSON(chips); len(list) != 1 || len(list[0].Lines) != 4 || list[0].Lines[0].Consumer != "gatehouse" {
 		t.Errorf("%+v", list)
+	}
+}
+
+func TestIOListNamesEachSerialPortOnceByTheNameThatStays(t *testing.T) {
+	dev := t.TempDir()
+	must(t, os.MkdirAll(filepath.Join(dev, "serial", "by-id"), 0o755))
+	for _, name := range []string{"ttyUSB0", "ttyUSB1", "ttyAMA2", "ttyS4", "tty7", "null"} {
+		must(t, os.WriteFile(filepath.Join(dev, name), nil, 0o600))
+	}
+	must(t, os.Symlink("../../ttyUSB0", filepath.Join(dev, "serial", "by-id", "usb-FTDI-port0")))
+	must(t, os.Symlink("ttyAMA2", filepath.Join(dev, "serial0")))
+	must(t, os.Symlink("ttyUSB9", filepath.Join(dev, "serial1"))) // unplugged
+	got, err := serialPorts(dev)
+	must(t, err)
+	var want []string
+	for _, name := range []string{"serial/by-id/usb-FTDI-port0", "serial0", "ttyS4", "ttyUSB1"} {
+		want = append(want, filepath.Join(dev, name))
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("- wanted + got:\n%s", d)
 	}
 }

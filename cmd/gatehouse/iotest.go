@@ -30,8 +30,8 @@ func newIOTestCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "test",
 		Short: "Try every part of every door, and record the results",
-		Long: `Walk through contacts, buttons, readers, lights, beepers and strikes of every
-door. Where a person has to say what happened the answers are y and n; s skips a
+		Long: `Walk through contacts, buttons, readers, scanners, lights, beepers and strikes
+of every door. Where a person has to say what happened the answers are y and n; s skips a
 part, q ends. The results, and the name of who tried, become a signed record in
 the visitor log: the proof that the controller was commissioned. Before a strike
 is unlocked that is recorded too, since no door opens without a record.
@@ -129,8 +129,14 @@ var errEnded = errors.New("ended")
 
 // all tries every part. What is left when the person ends is skipped.
 func (t *tester) all(ctx context.Context) {
-	ended := false
+	// All are opened before the first is tried: what hangs on one line of readers
+	// has to be known before that is spoken on.
+	var parts []opened
 	for _, p := range ioParts(t.c.cfg) {
+		parts = append(parts, t.c.buses.opened(p))
+	}
+	ended := false
+	for _, p := range parts {
 		result := visitorlog.TrialSkipped
 		if !ended {
 			t.say("\n== %s, %s\n", p.door, p.name)
@@ -151,16 +157,20 @@ func (t *tester) all(ctx context.Context) {
 }
 
 // try tries one part. An error other than errEnded is that it does not work.
-func (t *tester) try(ctx context.Context, p ioPart) (result string, err error) {
+func (t *tester) try(ctx context.Context, p opened) (result string, err error) {
 	switch {
-	case p.name == "strike":
-		return t.strike(ctx, p)
-	case p.name == "indicator":
+	case p.err != nil:
+		return "", p.err
+	case p.indicator != nil:
 		return t.indicator(ctx, p)
 	case p.reader != nil:
 		return t.reader(ctx, p)
+	case p.scanner != nil:
+		return t.scanner(ctx, p)
+	case p.input != nil:
+		return t.input(ctx, p)
 	}
-	return t.input(ctx, p)
+	return t.strike(ctx, p.ioPart)
 }
 
 func (t *tester) say(format string, args ...any) { fmt.Fprintf(t.out, format, args...) }
@@ -232,12 +242,8 @@ func (t *tester) strike(ctx context.Context, p ioPart) (result string, err error
 }
 
 // indicator shows what people see at the door.
-func (t *tester) indicator(ctx context.Context, p ioPart) (result string, err error) {
-	indicator, err := t.c.buses.indicator(p.device)
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, indicator.Show("idle")) }()
+func (t *tester) indicator(ctx context.Context, p opened) (result string, err error) {
+	defer func() { err = errors.Join(err, p.indicator.Show("idle")) }()
 	for _, show := range []struct{ pattern, question string }{
 		{"waiting", "It asks somebody to wait. Is that to be seen and heard?"},
 		{"granted", "It shows that somebody is let in. Is that to be seen and heard?"},
@@ -245,7 +251,7 @@ func (t *tester) indicator(ctx context.Context, p ioPart) (result string, err er
 		{"fault", "It shows that something is broken. Is that to be seen and heard?"},
 		{"held_warning", "It warns of a door that is held open. Is that to be seen and heard?"},
 	} {
-		if err := indicator.Show(show.pattern); err != nil {
+		if err := p.indicator.Show(show.pattern); err != nil {
 			return "", err
 		}
 		answer, err := t.ask(ctx, show.question, "yn")
@@ -265,12 +271,8 @@ var doing = map[string]struct{ rest, act string }{
 }
 
 // input has to become inactive, active, and inactive again.
-func (t *tester) input(ctx context.Context, p ioPart) (string, error) {
-	in, err := t.c.buses.input(p.device)
-	if err != nil {
-		return "", err
-	}
-	happened, stop := follow(ctx, func(ctx context.Context, tell teller) { watchInput(ctx, in, tell) })
+func (t *tester) input(ctx context.Context, p opened) (string, error) {
+	happened, stop := follow(ctx, func(ctx context.Context, tell teller) { watchInput(ctx, p.input, tell) })
 	defer stop()
 	do := doing[p.name]
 	// Its state is told at once; what a person is to do follows from it.
@@ -296,17 +298,13 @@ func (t *tester) input(ctx context.Context, p ioPart) (string, error) {
 }
 
 // reader has to read a card that the person knows.
-func (t *tester) reader(ctx context.Context, p ioPart) (string, error) {
-	reader, formats, err := t.c.buses.reader(p.reader)
-	if err != nil {
-		return "", err
-	}
+func (t *tester) reader(ctx context.Context, p opened) (string, error) {
 	happened, stop := follow(ctx, func(ctx context.Context, tell teller) {
-		watchReader(ctx, reader, t.c.cfg.Table, formats, false, tell)
+		watchReader(ctx, p.reader, t.c.cfg.Table, p.formats, false, tell)
 	})
 	defer stop()
 	for {
-		if words := likelyWrong(reader); words != "" {
+		if words := likelyWrong(p.reader); words != "" {
 			t.say("   likely wrong: %s\n", spelling.Printable(words))
 		}
 		t.say("   Present a card. (n: nothing happens, or it gets no better) [n/s/q] ")
@@ -318,7 +316,7 @@ func (t *tester) reader(ctx context.Context, p ioPart) (string, error) {
 		if e.Event != "card" {
 			continue
 		}
-		card, ok := decodeFirst(formats, e.read.Frame)
+		card, ok := decodeFirst(p.formats, e.read.Frame)
 		if e.read.Refused != "" || !ok {
 			continue
 		}

@@ -31,9 +31,9 @@ func newIOWatchCmd() *cobra.Command {
 	var demo, asJSON, numbers bool
 	cmd := &cobra.Command{
 		Use:   "watch",
-		Short: "Show every input and every card of the configuration as it happens",
-		Long: `Show every input of the configuration with its level, and every card that its
-readers deliver, until Ctrl-C: on a terminal as a table that is drawn in place,
+		Short: "Show every input, card and finger of the configuration as it happens",
+		Long: `Show every input of the configuration with its level, every card that its
+readers deliver, and what its scanners see, until Ctrl-C: on a terminal as a table that is drawn in place,
 elsewhere as one line for each event. Nothing is decided and nothing recorded.
 Outputs are left as they are.
 
@@ -74,7 +74,7 @@ type ioEvent struct {
 	Time   time.Time `json:"time"`
 	Door   string    `json:"door"`
 	Part   string    `json:"part"`
-	Event  string    `json:"event"` // active, inactive, card, key or fault
+	Event  string    `json:"event"` // active, inactive, card, key, scan, ready or fault
 	Detail string    `json:"detail,omitempty"`
 
 	// Of a card whose format is known, and only where a person asked for it.
@@ -129,24 +129,24 @@ func (w *watcher) run(ctx context.Context, view ioView) (err error) {
 			case <-ctx.Done():
 			}
 		}
+		if p.output() {
+			continue
+		}
+		o := b.opened(p)
+		if o.err != nil {
+			return fmt.Errorf("door %q: %s: %w", p.door, p.name, o.err)
+		}
 		switch {
-		case p.output():
-		case p.reader != nil:
-			reader, formats, err := b.reader(p.reader)
-			if err != nil {
-				return fmt.Errorf("door %q: %s: %w", p.door, p.name, err)
-			}
-			row.likely = func() string { return likelyWrong(reader) }
-			start = append(start, func() { watchReader(ctx, reader, w.cfg.Table, formats, w.numbers, tell) })
+		case o.reader != nil:
+			row.likely = func() string { return likelyWrong(o.reader) }
+			start = append(start, func() { watchReader(ctx, o.reader, w.cfg.Table, o.formats, w.numbers, tell) })
+		case o.scanner != nil:
+			start = append(start, func() { watchScanner(ctx, o.scanner, identifying(o.scanner), tell) })
 		default:
-			in, err := b.input(p.device)
-			if err != nil {
-				return fmt.Errorf("door %q: %s: %w", p.door, p.name, err)
-			}
-			if l, ok := in.(interface{ Look() (string, error) }); ok {
+			if l, ok := o.input.(interface{ Look() (string, error) }); ok {
 				row.look = l.Look
 			}
-			start = append(start, func() { watchInput(ctx, in, tell) })
+			start = append(start, func() { watchInput(ctx, o.input, tell) })
 		}
 	}
 	if err := view.begin(rows); err != nil {

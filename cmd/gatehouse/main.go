@@ -23,7 +23,7 @@ func newRoot() *cobra.Command {
 		newRunCmd(), newCheckCmd(), newStatusCmd(),
 		newInitCmd(), newJoinCmd(), newKeysCmd(),
 		newAllowlistCmd(), newBadgeCmd(), newReasonsCmd(),
-		newLogCmd(), newIOCmd(),
+		newLogCmd(), newIOCmd(), newOSDPCmd(), newEnrollCmd(),
 	)
 	return root
 }

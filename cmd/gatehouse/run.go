@@ -63,11 +63,12 @@ func newCheckCmd() *cobra.Command {
 			if err != nil {
 				return cli.ReportFaults(cmd.ErrOrStderr(), err)
 			}
-			readers := 0
+			readers, scanners := 0, 0
 			for _, d := range cfg.Doors {
 				readers += len(d.Readers)
+				scanners += len(d.Scanners)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "ok: controller %s, doors: %d, readers: %d\n", cfg.Name, len(cfg.Doors), readers)
+			fmt.Fprintf(cmd.OutOrStdout(), "ok: controller %s, doors: %d, readers: %d, scanners: %d\n", cfg.Name, len(cfg.Doors), readers, scanners)
 			return nil
 		},
 	}
@@ -111,7 +112,7 @@ func runController(cmd *cobra.Command, file string, demo bool, logs cli.LogOptio
 	server, err := metrics.Listen(metrics.Options{
 		Listen:   cfg.HTTP.Listen,
 		Registry: registry,
-		Health:   func(context.Context) []metrics.Fault { return c.Faults() },
+		Health:   c.Faults,
 		Status:   func(ctx context.Context) (any, error) { return c.Status(ctx) },
 		Logger:   log,
 	})

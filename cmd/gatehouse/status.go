@@ -12,6 +12,8 @@ import (
 
 	"github.com/gatehouse-acs/gatehouse/access"
 	"github.com/gatehouse-acs/gatehouse/access/allowlist"
+	"github.com/gatehouse-acs/gatehouse/biometric/enroll"
+	"github.com/gatehouse-acs/gatehouse/biometric/enrolled"
 	"github.com/gatehouse-acs/gatehouse/door"
 	"github.com/gatehouse-acs/gatehouse/internal/cli"
 	"github.com/gatehouse-acs/gatehouse/internal/config"
@@ -27,9 +29,18 @@ type status struct {
 	Clock      clockStatus      `json:"clock"`
 	Records    recordStatus     `json:"records"`
 	Allowlist  allowlist.Status `json:"allowlist"`
-	Link       *linkStatus      `json:"link,omitempty"` // none: works alone
+	Link       *linkStatus      `json:"link,omitempty"`     // none: works alone
+	Enrolled   *enroll.Status   `json:"enrolled,omitempty"` // none: no scanners
 	Doors      []door.Status    `json:"doors"`
+	LockedOut  lockedOut        `json:"locked_out"`
+	Warnings   []metrics.Fault  `json:"warnings"` // what works, and is hardly meant so
 	Faults     []metrics.Fault  `json:"faults"`
+}
+
+// lockedOut are those who have failed too often, at all doors.
+type lockedOut struct {
+	People  []string `json:"people"` // pseudonymous ids
+	Readers []string `json:"readers"`
 }
 
 type clockStatus struct {
@@ -93,7 +104,12 @@ func (c *controller) Status(ctx context.Context) (status, error) {
 		Clock:      clockStatus{Time: now, State: state, Floor: c.clock.Floor(), Zone: c.zone.String()},
 		Records:    recordStatus{Epoch: head.Epoch, Size: head.Size, Acknowledged: c.records.Acknowledged()},
 		Allowlist:  c.policy.Status(now),
-		Faults:     c.Faults(),
+		Enrolled:   c.enrolled.Status(ctx),
+		Warnings:   c.misfits(),
+		Faults:     c.Faults(ctx),
+	}
+	if s.LockedOut, err = c.lockedOut(ctx); err != nil {
+		return status{}, err
 	}
 	v := c.records.Verification()
 	s.Records.Verification = verificationStatus{v.Done, v.Total, v.Ended, v.Fault, v.Trouble}
@@ -110,9 +126,19 @@ func (c *controller) Status(ctx context.Context) (status, error) {
 	return s, nil
 }
 
+// lockedOut reads who is locked out.
+func (c *controller) lockedOut(ctx context.Context) (lockedOut, error) {
+	states, err := c.records.States(ctx, door.LockoutStates)
+	if err != nil {
+		return lockedOut{}, err
+	}
+	people, readers := door.LockedOut(states, c.clock.Moment(), c.limits())
+	return lockedOut{people, readers}, nil
+}
+
 // Faults is what is wrong with the controller itself. A CRM out of reach is no
 // fault: the doors work for weeks without one.
-func (c *controller) Faults() []metrics.Fault {
+func (c *controller) Faults(ctx context.Context) []metrics.Fault {
 	faults := []metrics.Fault{}
 	for _, d := range c.doors {
 		s := d.Status()
@@ -125,6 +151,7 @@ func (c *controller) Faults() []metrics.Fault {
 			}
 		}
 	}
+	faults = append(faults, c.enrolled.Faults(ctx)...)
 	if v := c.records.Verification(); v.Fault != "" {
 		faults = append(faults, metrics.Fault{Part: "records", What: "the log is damaged: " + v.Fault})
 	}
@@ -219,6 +246,9 @@ func (s status) print(out io.Writer) error {
 	default:
 		row("CRM", "not connected since %s: %s", s.Link.Since.Local().Format(time.DateTime), s.Link.LastError)
 	}
+	if e := s.Enrolled; e != nil {
+		row("enrolled", "%s", enrolledWords(e))
+	}
 	for _, d := range s.Doors {
 		row("door "+d.Door, "%s", strings.Join(doorWords(d), ", "))
 		for _, r := range d.Readers {
@@ -230,11 +260,52 @@ func (s status) print(out io.Writer) error {
 				row(name, "%s", words)
 			}
 		}
+		for _, c := range d.Scanners {
+			words := "ready for " + c.Factor
+			if c.Fault != "" {
+				words = "FAULTY: " + c.Fault
+			}
+			row("  scanner "+c.Name, "%s", words)
+		}
+		for _, a := range d.Attempts {
+			row("  on the way "+string(a.Direction), "%s has given %s and is asked for %s until %s", a.Person,
+				strings.Join(a.Given, " and "), strings.Join(a.Asked, " or "), a.Until.Local().Format(time.TimeOnly))
+		}
+		for _, side := range d.Lent {
+			row("  on the way "+string(side), "somebody is being enrolled: it opens to nobody")
+		}
+	}
+	for _, who := range s.LockedOut.People {
+		row("locked out", "person %s", who)
+	}
+	for _, reader := range s.LockedOut.Readers {
+		row("locked out", "reader %s", reader)
+	}
+	for _, w := range s.Warnings {
+		row("WARNING", "%s: %s", w.Part, w.What)
 	}
 	for _, f := range s.Faults {
 		row("FAULT", "%s: %s", f.Part, f.What)
 	}
 	return w.Flush()
+}
+
+// enrolledWords says how many fingers and eyes are enrolled, and what the last
+// check of the scanners found.
+func enrolledWords(e *enroll.Status) string {
+	words := []string{fmt.Sprintf("%d fingers and eyes", e.Rows[enrolled.Active.String()])}
+	if e.Checked.IsZero() {
+		words = append(words, "the scanners are checked tonight")
+	} else {
+		words = append(words, "the scanners were checked at "+e.Checked.Local().Format(time.DateTime))
+	}
+	for _, kind := range slices.Sorted(maps.Keys(e.Found)) {
+		words = append(words, fmt.Sprintf("%d %s", e.Found[kind], kind))
+	}
+	if len(e.Unchecked) > 0 {
+		words = append(words, fmt.Sprintf("%d scanners were not looked into", len(e.Unchecked)))
+	}
+	return strings.Join(words, ", ")
 }
 
 // readerWords says in lines how a reader is.
@@ -247,7 +318,7 @@ func readerWords(r door.ReaderStatus) []string {
 		lines = append(lines, "LIKELY WRONG: "+r.Likely)
 	}
 	if r.Keys > 0 {
-		lines = append(lines, fmt.Sprintf("%d keys typed, which no rule here asks for", r.Keys))
+		lines = append(lines, fmt.Sprintf("%d keys typed that nobody was asked for", r.Keys))
 	}
 	h := r.Health
 	if h == nil {

@@ -1,16 +1,21 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"math"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/gatehouse-acs/gatehouse/access"
 	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/biometric/enroll"
+	"github.com/gatehouse-acs/gatehouse/biometric/enrolled"
 	"github.com/gatehouse-acs/gatehouse/door"
 	"github.com/gatehouse-acs/gatehouse/internal/metrics"
 	"github.com/google/go-cmp/cmp"
@@ -26,7 +31,7 @@ func TestAReadersHealthIsToldInWords(t *testing.T) {
 		{"one that says nothing of itself", door.ReaderStatus{}, []string{"reads"}},
 		{"one without a card yet", door.ReaderStatus{Health: &badge.Health{}}, []string{"reads", "0 frames"}},
 		{"a broken one", door.ReaderStatus{Fault: "cable cut", Keys: 2},
-			[]string{"FAULTY: cable cut", "2 keys typed, which no rule here asks for"}},
+			[]string{"FAULTY: cable cut", "2 keys typed that nobody was asked for"}},
 		{"an ill one", door.ReaderStatus{Likely: "no common ground", Health: &badge.Health{
 			Frames: 40, Refused: map[string]uint64{"parity": 3, "edges were lost": 1}, Ghosts: 9, Foreign: 2, Last: last,
 		}}, []string{"reads", "LIKELY WRONG: no common ground",
@@ -34,6 +39,43 @@ func TestAReadersHealthIsToldInWords(t *testing.T) {
 	} {
 		if got := readerWords(tt.r); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %s", tt.name, cmp.Diff(tt.want, got))
+		}
+	}
+}
+
+func TestStatusShowsScannersWhoIsAskedForWhatAndWhoIsLockedOut(t *testing.T) {
+	until := time.Date(2026, 3, 1, 9, 30, 7, 0, time.Local)
+	s := status{
+		Enrolled: &enroll.Status{
+			Rows: map[string]int{enrolled.Active.String(): 6}, Checked: until,
+			Found: map[enroll.Kind]int{enroll.SlotWithoutRow: 2}, Unchecked: []enroll.Unchecked{{Scanner: "b-eye"}},
+		},
+		Doors: []door.Status{{
+			Door: "a", Locked: true, Contact: door.NoContact,
+			Scanners: []door.ScannerStatus{{Name: "a-finger", Factor: "fingerprint"}, {Name: "a-eye", Factor: "iris", Fault: "no reply"}},
+			Attempts: []door.AttemptStatus{{
+				Direction: access.In, Person: "p-1001", Given: []string{"badge"}, Asked: []string{"fingerprint", "iris"}, Until: until,
+			}},
+			Lent: []access.Direction{access.Out},
+		}},
+		LockedOut: lockedOut{People: []string{"p-1002"}, Readers: []string{"a-in"}},
+		Warnings:  []metrics.Fault{{Part: "door a, rules", What: "on the way out opens to nobody: x"}},
+	}
+	var out bytes.Buffer
+	must(t, s.print(&out))
+	text := regexp.MustCompile(` {2,}`).ReplaceAllString(out.String(), " ")
+	for _, want := range []string{
+		"enrolled 6 fingers and eyes, the scanners were checked at 2026-03-01 09:30:07, 2 " + string(enroll.SlotWithoutRow) + ", 1 scanners were not looked into\n",
+		" scanner a-finger ready for fingerprint\n",
+		" scanner a-eye FAULTY: no reply\n",
+		" on the way in p-1001 has given badge and is asked for fingerprint or iris until 09:30:07\n",
+		" on the way out somebody is being enrolled: it opens to nobody\n",
+		"locked out person p-1002\n",
+		"locked out reader a-in\n",
+		"WARNING door a, rules: on the way out opens to nobody: x\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, out.String())
 		}
 	}
 }
