@@ -65,7 +65,8 @@ func (f Failures) Add(now Moment, forget time.Duration) Failures {
 // Locked says whether there are so many failures that nobody is let in, for as
 // long as it lasts after the last of them. With after of 0 or less it never is. A
 // restart, a clock that is unset, and one that is set back never end it early. It
-// is over at the latest when the machine has run for so long.
+// is over at the latest when the machine has run for so long after a restart that
+// Moment.Boot tells.
 func (f Failures) Locked(now Moment, after int, lasts time.Duration) bool {
 	return after > 0 && f.count >= after && now.since(f.last) < lasts
 }

@@ -2,6 +2,7 @@ package allowlist
 
 import (
 	"bufio"
+	"context"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -20,12 +21,30 @@ var columns = []string{"person", "name", "kind", "format", "facility", "number",
 // needed are the columns that it must have.
 var needed = []string{"person", "kind", "format", "number", "doors", "schedule"}
 
+// personalColumns are what a person may have beside cards. Nobody loses any of it
+// for want of a column.
+var personalColumns = [...]personalColumn{
+	{"operator", func(e *access.Entry) bool { return e.Operator }},
+	{"pin", func(e *access.Entry) bool { return e.PIN != nil }},
+	{"duress_pin", func(e *access.Entry) bool { return e.DuressPIN != nil }},
+	{"instead", func(e *access.Entry) bool { return len(e.Instead) > 0 }},
+}
+
+type personalColumn struct {
+	name string
+	has  func(*access.Entry) bool
+}
+
 const byteOrderMark = "\ufeff"
 
-// readCSV reads people and their credentials, a credential a row, under
-// schedules and door groups that are there already.
-func readCSV(r io.Reader, rules Rules, o ReadOptions) (*Plan, error) {
+// readCSV reads people and their credentials, a credential a row, under the
+// schedules and door groups of the present allowlist; nil: there is none.
+func readCSV(r io.Reader, present *List, o ReadOptions) (*Plan, error) {
 	p := newPlanner(o)
+	var rules Rules
+	if present != nil {
+		rules = present.Words()
+	}
 	p.setRules(rules, func(...string) int { return 1 })
 	in := bufio.NewReaderSize(r, 1<<16)
 	if mark, err := in.Peek(len(byteOrderMark)); err == nil && string(mark) == byteOrderMark {
@@ -47,6 +66,9 @@ func readCSV(r io.Reader, rules Rules, o ReadOptions) (*Plan, error) {
 	rows := csvRows{p: p, column: p.header(header)}
 	if rows.column == nil {
 		return nil, p.faults.err()
+	}
+	if err := p.nothingLost(rows.column, present); err != nil {
+		return nil, err
 	}
 	width := len(header)
 	var told int64
@@ -114,6 +136,34 @@ func (p *planner) header(names []string) map[string]int {
 		return nil
 	}
 	return column
+}
+
+var errAllFound = errors.New("all found")
+
+// nothingLost finds columns that are missing though somebody has what they would
+// say. It reads the present allowlist only where one is missing.
+func (p *planner) nothingLost(column map[string]int, present *List) error {
+	missing := slices.DeleteFunc(slices.Clone(personalColumns[:]), func(c personalColumn) bool { _, ok := column[c.name]; return ok })
+	if present == nil || len(missing) == 0 {
+		return nil
+	}
+	err := present.Each(context.Background(), func(l *Listed) error {
+		missing = slices.DeleteFunc(missing, func(c personalColumn) bool {
+			if !c.has(&l.Entry) {
+				return false
+			}
+			p.faults.add(1, "column %q is missing, and people who have one now would lose it: add the column, empty where nobody shall have one", c.name)
+			return true
+		})
+		if len(missing) == 0 {
+			return errAllFound
+		}
+		return nil
+	})
+	if errors.Is(err, errAllFound) {
+		return nil
+	}
+	return err
 }
 
 type csvRows struct {

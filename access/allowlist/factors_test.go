@@ -108,6 +108,19 @@ func TestFactorsAreReadFromEitherFile(t *testing.T) {
 	}
 }
 
+// Who gives the PIN of a threat would only be refused, and nobody would know.
+func TestNobodyLosesAPINForWantOfAColumn(t *testing.T) {
+	s := newSite(t)
+	s.apply("policy.toml", factorsTOML)
+	_, err := s.try("people.csv", "person,kind,format,facility,number,doors,schedule,pin\np-1,staff,H10301,9,1,lab,always,4711\n", 0)
+	wantFaults(t, err, []string{`1: column "operator" is missing`, `1: column "duress_pin" is missing`, `1: column "instead" is missing`})
+	s.apply("people.csv", "person,kind,format,facility,number,doors,schedule,pin,operator,duress_pin,instead\np-1,staff,H10301,9,1,lab,always,4711,,,\n")
+	// Now only a PIN can be lost.
+	s.apply("people.csv", "person,kind,format,facility,number,doors,schedule,pin\np-1,staff,H10301,9,1,lab,always,4711\n")
+	_, err = s.try("people.csv", "person,kind,format,facility,number,doors,schedule\np-1,staff,H10301,9,1,lab,always\n", 0)
+	wantFaults(t, err, []string{`1: column "pin" is missing`})
+}
+
 func TestWhoMayBeIdentifiedWithoutABadgeIsFoundByThePerson(t *testing.T) {
 	s := newSite(t)
 	s.apply("policy.toml", factorsTOML)
@@ -222,6 +235,8 @@ schedule = "always"
 any_of = ["badge+fingerprint", "fingerprint+badge"]
 [[doors.e]]
 rules = []
+[doors.f]
+rules = [{ schedule = "always", any_of = ["badge+pin", "pin"] }]
 `, []string{
 			"5: \"rooms\" is a door group: name each of its doors",
 			"7: door \"*\": use 1 to 64",
@@ -242,6 +257,7 @@ rules = []
 			"20: no rule after this one",
 			"23: any_of has badge+fingerprint twice",
 			"26: e is not a table",
+			"29: any_of: a pin alone does not say whose it is",
 		}},
 		"people": {"x.toml", `[[people]]
 person = "p-1"

@@ -103,10 +103,11 @@ func FuzzCSV(f *testing.F) {
 	f.Add(factors + "p-1,staff,biometric,5,lab,always,yes,,471,4711,fingerprint=;=\n")
 	f.Add("person;kind\n")
 	f.Add("person,kind,format,number,doors,schedule\n\"\n")
-	rules := Rules{Schedules: map[string]map[string][]string{"office": {"mon-fri": {"07:00-19:00"}}, "nights": {"mon-sun": {"22:00-06:00"}}},
-		DoorGroups: map[string][]string{"all": {"a", "b"}}}
+	s := newSite(f)
+	s.apply("policy.toml", "schedules = { office = { mon-fri = ['07:00-19:00'] }, nights = { mon-sun = ['22:00-06:00'] } }\ndoor_groups = { all = ['a', 'b'] }\n")
+	present := s.open()
 	f.Fuzz(func(t *testing.T, text string) {
-		plan, err := readCSV(strings.NewReader(text), rules, fuzzOptions)
+		plan, err := readCSV(strings.NewReader(text), present, fuzzOptions)
 		checkParsed(t, plan, err)
 	})
 }

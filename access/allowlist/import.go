@@ -75,16 +75,14 @@ func (i *Import) Close() error {
 func (i *Import) ReadTOML(r io.Reader, o ReadOptions) (*Plan, error) { return readTOML(r, o) }
 
 // ReadCSV reads people and their credentials, and keeps the schedules,
-// holidays, door groups and doors' rules that are there. What is wrong comes as *Faults.
+// holidays, door groups and doors' rules that are there. People are as the file says:
+// one that lacks a column of which they would lose something is refused. What is
+// wrong comes as *Faults.
 func (i *Import) ReadCSV(r io.Reader, o ReadOptions) (*Plan, error) {
 	if i.fault != nil {
 		return nil, fmt.Errorf("%w: %w", errNoRules, i.fault)
 	}
-	var rules Rules
-	if i.present != nil {
-		rules = i.present.Words()
-	}
-	return readCSV(r, rules, o)
+	return readCSV(r, i.present, o)
 }
 
 // Meter is told how far long work has come.

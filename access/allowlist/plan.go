@@ -389,6 +389,8 @@ func (p *planner) checkDoorRule(line int, rule DoorRule, last bool) {
 		switch {
 		case err != nil:
 			p.faults.add(line, "any_of: %s", digits.ReplaceAllString(err.Error(), "…"))
+		case set == access.PIN:
+			p.faults.add(line, "any_of: a pin alone does not say whose it is: write badge+pin")
 		case seen[set]:
 			p.faults.add(line, "any_of has %s twice", set)
 		}

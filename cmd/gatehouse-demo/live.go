@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gatehouse-acs/gatehouse/biometric"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,7 +17,9 @@ import (
 var errQuit = errors.New("quit")
 
 const help = `keys: 1 to 9 a card at server-room-a · f force a door · h hold one open
-      x request to exit · l lockdown on and off · n cut and mend the network · ? this help · q end`
+      x request to exit · l lockdown on and off · n cut and mend the network
+      at server-room-c a badge and: b the right finger · w a wrong one · o none · t the one of somebody who is threatened
+      at server-room-d: i badge and eye · p the reader's power off and on · ? this help · q end`
 
 // between is the longest time between two people who come by themselves.
 const between = 4 * time.Second
@@ -65,6 +68,7 @@ type hands struct {
 	*site
 	lockdown bool
 	cut      bool
+	dark     bool           // the reader of server-room-d has no power
 	holding  sync.WaitGroup // doors open
 }
 
@@ -88,6 +92,14 @@ func (k *hands) press(ctx context.Context, key byte) error {
 		k.cut = !k.cut
 		k.network.Cut(k.cut)
 		k.screen.setCut(k.cut)
+	case 'b', 'w', 'o', 't':
+		return k.prove(ctx, "c-in", map[byte]biometric.Part{'b': usualFinger, 'w': wrongFinger, 't': forcedBy}[key])
+	case 'i':
+		return k.prove(ctx, eyeReader, usualEye)
+	case 'p':
+		k.dark = !k.dark
+		k.sensors.eye.Power(!k.dark)
+		k.screen.note("the reader of %s has %s", roomD, map[bool]string{true: "lost its power", false: "its power again"}[k.dark])
 	default:
 		if _, ok := byKey(key); ok {
 			return k.visit(ctx, key, "a-in")
@@ -98,6 +110,12 @@ func (k *hands) press(ctx context.Context, key byte) error {
 
 // chance lets somebody come to some door. Those with a right come more often.
 func (k *hands) chance(ctx context.Context) error {
+	switch rand.N(6) {
+	case 0:
+		return k.prove(ctx, "c-in", usualFinger)
+	case 1:
+		return k.prove(ctx, eyeReader, usualEye)
+	}
 	keys := "11112222334444456789"
 	return k.visit(ctx, keys[rand.N(len(keys))], readers[rand.N(len(readers))])
 }
@@ -111,13 +129,33 @@ func (k *hands) visit(ctx context.Context, key byte, reader string) error {
 	return k.walk(ctx, reader[:1])
 }
 
+// prove presents the card of the person who is enrolled, gives a finger or an eye
+// when the door asks for it, and walks through if it opens.
+func (k *hands) prove(ctx context.Context, reader string, part biometric.Part) error {
+	if reader == eyeReader && k.dark {
+		k.screen.note("a card at %s: nothing happens, the reader has no power", roomD)
+		return nil
+	}
+	who, _ := byKey(enrolledKey)
+	if err := k.awayFrom(ctx, reader, who); err != nil {
+		return err
+	}
+	done := k.proving(ctx, enrolledKey, reader[:1], part)
+	opens, err := k.opens(ctx, enrolledKey, reader)
+	done()
+	if err != nil || !opens {
+		return err
+	}
+	return k.walk(ctx, reader[:1])
+}
+
 // opens presents a card, and reports whether the door opens to it.
 func (k *hands) opens(ctx context.Context, key byte, reader string) (bool, error) {
 	w, err := k.present(key, reader)
 	if err != nil {
 		return false, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, decidedWithin)
+	ctx, cancel := context.WithTimeout(ctx, decidedWithin+factorWindow)
 	defer cancel()
 	err = k.screen.until(ctx, func() bool {
 		return w.unlocked != nil || w.decided != nil && w.decided.Decision != "granted"

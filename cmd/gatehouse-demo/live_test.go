@@ -204,6 +204,21 @@ func TestEveryKeyDoesWhatTheHelpSays(t *testing.T) {
 	p.sees(p.press("1"), `server-room-a a-in +Ada Lovelace, staff +\S*denied: lockdown`)
 	p.sees(p.press("l"), `server-room-a .*lockdown over`)
 
+	// A second factor, and what becomes of those who do not give it.
+	const ada = `server-room-c c-in +Ada Lovelace, staff +`
+	p.sees(p.press("b"), ada+`\S*granted, badge and fingerprint`)
+	p.sees(p.press("w"), ada+`\S*denied: factor mismatch`)
+	p.sees(p.press("o"), ada+`\S*denied: factor missing`)
+	mark = p.press("t")
+	p.sees(mark, ada+`\S*granted, badge and fingerprint`)
+	p.sees(mark, `server-room-c +Ada Lovelace, staff +\S*duress`)
+	p.sees(p.press("i"), `server-room-d d-in +Ada Lovelace, staff +\S*granted, badge and iris`)
+	mark = p.press("p")
+	p.sees(mark, `server-room-d d-in .*broken: `)
+	p.sees(p.press("i"), `server-room-d: nothing happens`)
+	mark = p.press("p")
+	p.sees(mark, `server-room-d d-in .*works again`)
+
 	mark = p.press("n")
 	p.sees(mark, `the network is cut`)
 	p.sees(p.press("9"), `somebody unknown .*waits for the network`)

@@ -1,5 +1,5 @@
 // Command gatehouse-demo starts gatehouse and gatehouse-crm as real processes
-// around a virtual site with two doors, so that anyone can watch people come in
+// around a virtual site with four doors, so that anyone can watch people come in
 // without hardware.
 package main
 
@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/gatehouse-acs/gatehouse/internal/cli"
 	"github.com/spf13/cobra"
@@ -23,10 +24,11 @@ func newRoot() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "gatehouse-demo",
 		Short: "Watch people come in at a virtual site",
-		Long: `Start gatehouse and gatehouse-crm around a virtual site: two server rooms, four
-readers, nine people. Everything but the wires is real: keys, certificates,
-broker, decisions, signed records, receipts. People come and go by themselves
-and by your keys; each is one line, from the badge to the CRM's receipt.
+		Long: `Start gatehouse and gatehouse-crm around a virtual site: four server rooms, six
+readers, a fingerprint module, an iris scanner, nine people. Everything but the
+wires is real: keys, certificates, broker, enrolments, decisions, signed records,
+receipts. People come and go by themselves and by your keys; each is one line,
+from the badge to the CRM's receipt.
 
 With --once a story is played to its end, both logs are verified and compared,
 and the exit status is 1 if anything is not as it should be.`,
@@ -52,7 +54,7 @@ func run(cmd *cobra.Command, data string, once bool) (err error) {
 	} else if data, err = filepath.Abs(data); err != nil {
 		return err
 	}
-	s := &site{dir: data, screen: newScreen(out)}
+	s := &site{dir: data, screen: newScreen(out), held: make(map[string]time.Time)}
 	interrupted := cmd.Context()
 	// The network lasts beyond a Ctrl-C, until everything is countersigned.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(interrupted))
@@ -70,10 +72,17 @@ func run(cmd *cobra.Command, data string, once bool) (err error) {
 	if err := s.start(ctx, g); err != nil {
 		return err
 	}
+	s.screen.settle()
 	fmt.Fprintf(out, "The doors are ready; the controller's pages are at http://%s/status\n\n", s.doorHTTP)
 	people, leave := context.WithCancel(ctx)
 	defer leave()
 	defer context.AfterFunc(interrupted, leave)()
+	if err := s.enrolPeople(people); err != nil {
+		if interrupted.Err() != nil {
+			err = nil
+		}
+		return err
+	}
 	if once {
 		return play(people, s)
 	}

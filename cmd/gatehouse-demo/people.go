@@ -12,6 +12,10 @@ import (
 const (
 	roomA = "server-room-a"
 	roomB = "server-room-b"
+	roomC = "server-room-c" // badge and fingerprint
+	roomD = "server-room-d" // badge and iris
+
+	eyeReader = "d-in" // the card reader beside it, on the same line
 
 	format   = "H10301"
 	facility = 123
@@ -35,8 +39,8 @@ var people = []person{
 	{key: '1', id: "p-1001", name: "Ada Lovelace", kind: "staff", card: 4567, toml: `rights = [{ doors = ["server-rooms"], schedule = "always" }]`},
 	{key: '2', id: "p-1002", name: "Grace Hopper", kind: "contractor", card: 4568, toml: "organisation = \"Cobol Cabling Ltd\"\n" + `rights = [{ doors = ["server-rooms"], schedule = "always" }]`},
 	{key: '3', id: "p-2001", name: "Alan Turing", kind: "visitor", card: 4569, toml: "host = \"p-1001\"\norganisation = \"Bombe Cooling Ltd\"\npurpose = \"replace a fan\"\nescort = \"p-1001\"\nauthoriser = \"p-1003\"\nid_form = \"passport\"\nextended = true\n" + `rights = [{ doors = ["server-rooms"], schedule = "always" }]`},
-	{key: '4', id: "p-1003", name: "Barbara Liskov", kind: "staff", card: 4570, toml: `rights = [{ doors = ["server-rooms"], schedule = "always" }]`},
-	{key: '5', id: "p-1004", name: "Edsger Dijkstra", kind: "staff", card: 4571, toml: `rights = [{ doors = ["server-rooms"], schedule = "later" }]`},
+	{key: '4', id: "p-1003", name: "Barbara Liskov", kind: "staff", card: 4570, toml: "operator = true\n" + `rights = [{ doors = ["server-rooms"], schedule = "always" }]`},
+	{key: '5', id: "p-1004", name: "Edsger Dijkstra", kind: "staff", card: 4571, toml: "operator = true\n" + `rights = [{ doors = ["server-rooms"], schedule = "later" }]`},
 	{key: '6', id: "p-1005", name: "Tony Hoare", kind: "staff", card: 4572, toml: `rights = [{ doors = ["server-rooms"], schedule = "always" }]`, credential: `, state = "lost"`},
 	{key: '7', id: "p-1006", name: "Kristen Nygaard", kind: "staff", card: 4573, toml: `rights = [{ doors = ["server-rooms"], schedule = "always" }]`, credential: `, state = "revoked"`},
 	{key: '8', id: "p-1007", name: "Niklaus Wirth", kind: "staff", card: 4574, toml: `rights = [{ doors = ["` + roomB + `"], schedule = "always" }]`},
@@ -86,7 +90,7 @@ func policy(now time.Time) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "[schedules.later]\nmon-sun = [\"%02d:00-%02d:00\"]\nholiday = [\"%02d:00-%02d:00\"]\n\n",
 		begin.Hour(), begin.Hour()+1, begin.Hour(), begin.Hour()+1)
-	fmt.Fprintf(&b, "[door_groups]\nserver-rooms = [%q, %q]\n", roomA, roomB)
+	fmt.Fprintf(&b, "[door_groups]\nserver-rooms = [%q, %q, %q, %q]\n", roomA, roomB, roomC, roomD)
 	for _, p := range people {
 		if p.credential == "-" {
 			continue

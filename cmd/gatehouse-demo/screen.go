@@ -24,7 +24,10 @@ type event struct {
 	Reason    string
 	Person    string
 	Passage   string
+	Factors   string
 	Event     string
+	Part      string
+	Fault     string
 	State     string
 	Seq       *uint64
 	Cause     *uint64
@@ -84,7 +87,9 @@ type screen struct {
 	waited  int      // records that were not countersigned when it came back
 	backAt  time.Time
 	count   map[string]int
-	changed chan struct{} // closed and made anew at each event
+	faulty  map[string]bool // readers and scanners
+	settled bool            // everything was connected
+	changed chan struct{}   // closed and made anew at each event
 }
 
 func newScreen(w io.Writer) *screen {
@@ -93,6 +98,7 @@ func newScreen(w io.Writer) *screen {
 		w:       w,
 		colours: ok && term.IsTerminal(int(f.Fd())),
 		count:   make(map[string]int),
+		faulty:  make(map[string]bool),
 		changed: make(chan struct{}),
 	}
 }
@@ -181,11 +187,40 @@ func (s *screen) bySeq(seq uint64) *swipe {
 }
 
 func (s *screen) doorEvent(e event) {
-	if e.Seq == nil || e.Event == "fault" || e.Event == "repaired" {
+	if e.Event == "fault" || e.Event == "repaired" {
+		s.part(e)
+		return
+	}
+	if e.Seq == nil {
 		return
 	}
 	s.count[e.Event]++
 	s.events = append(s.events, e)
+}
+
+// part tells that a reader or a scanner is broken, or works again. While the
+// wires are being connected all are.
+func (s *screen) part(e event) {
+	kind, name, _ := strings.Cut(e.Part, " ")
+	if kind != "reader" && kind != "scanner" {
+		return
+	}
+	s.faulty[name] = e.Event == "fault"
+	if !s.settled {
+		return
+	}
+	if s.faulty[name] {
+		s.say(fmt.Sprintf("%-13s %-5s  %-28s  %s", e.Door, name, "", s.paint(red, "broken: "+e.Fault)))
+	} else {
+		s.say(fmt.Sprintf("%-13s %-5s  %-28s  %s", e.Door, name, "", s.paint(green, "works again")))
+	}
+}
+
+// settle tells that everything is connected.
+func (s *screen) settle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settled = true
 }
 
 func (s *screen) receipt(e event) {
@@ -234,9 +269,13 @@ func (s *screen) flush() {
 
 func (s *screen) line(w *swipe) string {
 	d := w.decided
-	verdict := s.paint(red, fmt.Sprintf("%-26s", "denied: "+words(d.Reason)))
+	verdict := s.paint(red, fmt.Sprintf("%-30s", "denied: "+words(d.Reason)))
 	if d.Decision == "granted" {
-		verdict = s.paint(green, fmt.Sprintf("%-26s", "granted"))
+		how := "granted"
+		if d.Factors != "" {
+			how += ", " + strings.ReplaceAll(d.Factors, "+", " and ")
+		}
+		verdict = s.paint(green, fmt.Sprintf("%-30s", how))
 	}
 	parts := []string{fmt.Sprintf("record %d after %.1f ms", *d.Seq, d.LatencyMS)}
 	if w.unlocked != nil {
@@ -256,7 +295,7 @@ func (s *screen) eventLine(e event) string {
 	}
 	colour := plain
 	switch e.Event {
-	case "forced", "held", "lockdown", "tamper", "break_glass":
+	case "forced", "held", "lockdown", "tamper", "break_glass", "duress":
 		colour = red
 	}
 	who := ""
@@ -267,7 +306,7 @@ func (s *screen) eventLine(e event) string {
 	if *e.Seq >= s.stored {
 		waiting = "waits for the network"
 	}
-	return fmt.Sprintf("%-13s %-5s  %-28s  %s  record %d, %s", e.Door, "", who, s.paint(colour, fmt.Sprintf("%-26s", what)), *e.Seq, waiting)
+	return fmt.Sprintf("%-13s %-5s  %-28s  %s  record %d, %s", e.Door, "", who, s.paint(colour, fmt.Sprintf("%-30s", what)), *e.Seq, waiting)
 }
 
 func (s *screen) receiptWords(after time.Duration) string {

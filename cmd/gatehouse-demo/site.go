@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/access"
@@ -28,6 +29,9 @@ const (
 	unlockFor   = 2 * time.Second
 	heldAfter   = 2500 * time.Millisecond
 	heldWarning = time.Second
+	// Somebody who is asked for a finger or an eye has so long.
+	factorWindow = 2 * time.Second
+	lockedOutFor = 10 * time.Second
 )
 
 const controllerConfig = `# Written by gatehouse-demo.
@@ -46,6 +50,9 @@ socket = "site.sock"
 
 [lockdown]
 device = { driver = "sim", line = "lockdown" }
+
+[lockout]
+for = "%v"
 `
 
 const doorConfig = `
@@ -92,26 +99,34 @@ type site struct {
 	screen   *screen
 	network  *network
 	wires    *sim.Site
+	lights   *lights
+	sensors  *sensors
 	crm      *daemon
 	door     *daemon
 	doorHTTP string
 	// outOfHours is why somebody is denied who comes at the wrong time: on a
 	// machine whose clock nothing vouches for, that is the clock.
 	outOfHours string
+
+	mu   sync.Mutex
+	held map[string]time.Time // when a card was last held to a reader
 }
 
 func (s *site) doorDir() string { return filepath.Join(s.dir, "door") }
 func (s *site) crmDir() string  { return filepath.Join(s.dir, "crm") }
 
+// doorConfig is the file of the controller's configuration.
+func (s *site) doorConfig() string { return filepath.Join(s.dir, "door.toml") }
+
 // zone is the site's time zone. It has no daylight saving, so that "later" is
 // always later.
 const zone = "Etc/UTC"
 
-// setUp makes keys and certificates, and enrols the controller as people
+// setUp makes keys and certificates, and has the controller join the CRM as people
 // would, by the programs' own commands. A folder that was set up is used again.
 func (s *site) setUp(ctx context.Context) error {
 	if _, err := os.Stat(filepath.Join(s.doorDir(), "trust.json")); errors.Is(err, fs.ErrNotExist) {
-		if err := s.enrol(ctx); err != nil {
+		if err := s.join(ctx); err != nil {
 			return err
 		}
 	} else if err != nil {
@@ -125,7 +140,8 @@ func (s *site) setUp(ctx context.Context) error {
 	return err
 }
 
-func (s *site) enrol(ctx context.Context) error {
+// join makes the controller one that the CRM knows.
+func (s *site) join(ctx context.Context) error {
 	if _, err := tool(ctx, "gatehouse-crm", "pki", "init", "--data", s.crmDir(), "--host", "localhost", "--timezone", zone); err != nil {
 		return err
 	}
@@ -173,12 +189,18 @@ func (s *site) start(ctx context.Context, g *errgroup.Group) (err error) {
 	}
 	g.Go(func() error { return s.network.Run(ctx) })
 
-	doorFile := filepath.Join(s.dir, "door.toml")
-	config := fmt.Appendf(nil, controllerConfig, controllerName, s.doorDir(), zone, s.network.Port())
+	if s.sensors, err = plugIn(filepath.Join(s.dir, "reader-d.key")); err != nil {
+		return err
+	}
+	config := fmt.Appendf(nil, controllerConfig, controllerName, s.doorDir(), zone, s.network.Port(), lockedOutFor)
 	for _, room := range []string{"a", "b"} {
 		config = fmt.Appendf(config, doorConfig, room, unlockFor, 2*unlockFor, heldAfter, heldWarning)
 	}
-	if err := os.WriteFile(doorFile, config, 0o600); err != nil {
+	config = append(config, s.sensors.config()...)
+	if err := os.WriteFile(s.doorConfig(), config, 0o600); err != nil {
+		return err
+	}
+	if err := s.key(ctx); err != nil {
 		return err
 	}
 	ready := make(chan string, 1)
@@ -191,16 +213,17 @@ func (s *site) start(ctx context.Context, g *errgroup.Group) (err error) {
 			ready <- e.HTTP
 		}
 		s.screen.feed(e)
-	}, "run", "--demo", "--config", doorFile, "--log-format", "json", "--log-level", "debug")
+	}, "run", "--demo", "--config", s.doorConfig(), "--log-format", "json", "--log-level", "debug")
 	if err != nil {
 		return err
 	}
 	if s.wires, err = connect(ctx, s.door, filepath.Join(s.doorDir(), "site.sock")); err != nil {
 		return err
 	}
+	s.lights = newLights()
+	lights, outputs := s.lights, s.wires.Outputs()
 	g.Go(func() error {
-		for range s.wires.Outputs() { // the controller's own log tells the same, and more
-		}
+		lights.follow(outputs)
 		return nil
 	})
 	if s.doorHTTP, err = await(ctx, s.door, ready); err != nil {
@@ -220,6 +243,19 @@ func (s *site) start(ctx context.Context, g *errgroup.Group) (err error) {
 		s.outOfHours = string(access.ReasonClockUnset)
 	}
 	return nil
+}
+
+// key gives the reader of server-room-d its own key, as whoever mounts it would
+// on the bench: the controller must not run meanwhile. It has one already where
+// the folder is used again.
+func (s *site) key(ctx context.Context) error {
+	if s.sensors.keyed() {
+		return nil
+	}
+	if _, err := tool(ctx, "gatehouse", "osdp", "keyset", "--install", "--yes", "--demo", "--config", s.doorConfig(), "--by", "the demo"); err != nil {
+		return err
+	}
+	return s.sensors.remember()
 }
 
 // connect connects the wires as soon as the controller listens, so that its
@@ -284,6 +320,10 @@ func (s *site) stop() error {
 	if s.wires != nil {
 		errs = append(errs, s.wires.Close())
 		s.wires = nil
+	}
+	if s.sensors != nil {
+		s.sensors.unplug()
+		s.sensors = nil
 	}
 	return errors.Join(errs...)
 }

@@ -7,11 +7,16 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/gatehouse-acs/gatehouse/biometric"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
-	walkThrough = 300 * time.Millisecond // from the click of the strike to an open door, and to a closed one
+	cardAway    = 1100 * time.Millisecond // until a reader takes the same card anew
+	walkThrough = 300 * time.Millisecond  // from the click of the strike to an open door, and to a closed one
 	sceneWithin = 15 * time.Second
 	syncWithin  = 30 * time.Second
 	calmFor     = time.Second
@@ -36,6 +41,7 @@ func play(ctx context.Context, s *site) error {
 		title string
 		play  func(context.Context) error
 	}{
+		{"Badge and eye", s.eye},
 		{"People come in", func(ctx context.Context) error {
 			return errors.Join(
 				s.swipe(ctx, '1', "a-in", entered),
@@ -53,8 +59,16 @@ func play(ctx context.Context, s *site) error {
 				s.swipe(ctx, '8', "a-in", denied("no_right")),
 			)
 		}},
+		{"Badge and finger", s.finger},
+		{"A reader without power", s.powerless},
 		{"A door is forced", s.force},
-		{"A door is held open", s.hold},
+		{"A door is held open, and no finger comes", func(ctx context.Context) error {
+			g, ctx := errgroup.WithContext(ctx)
+			g.Go(func() error { return s.heldOpen(ctx) })
+			g.Go(func() error { return s.both(ctx, enrolledKey, "c-in", "", denied("factor_missing")) })
+			return g.Wait()
+		}},
+		{"The reader has its power again", s.powered},
 		{"The network fails", s.outage},
 	}
 	for _, scene := range scenes {
@@ -70,28 +84,50 @@ func play(ctx context.Context, s *site) error {
 }
 
 // swipe presents a card, walks through the door if it opens, and waits for the
-// line on the screen. Where the disk stalled so long that the record came too
-// late for the door, the door rightly stayed locked, and the card is presented
-// once more.
+// line on the screen.
 func (s *site) swipe(ctx context.Context, key byte, reader string, want wanted) error {
+	return s.both(ctx, key, reader, "", want)
+}
+
+// both is a swipe whose person then gives a finger or an eye, when the door asks
+// for it; "" is nothing. Where the disk stalled so long that the record came too
+// late for the door, the door rightly stayed locked, and all is done once more.
+func (s *site) both(ctx context.Context, key byte, reader string, part biometric.Part, want wanted) error {
+	who, _ := byKey(key)
+	for {
+		if err := s.awayFrom(ctx, reader, who); err != nil {
+			return err
+		}
+		done := s.proving(ctx, key, reader[:1], part)
+		late, err := s.tried(ctx, key, reader, want)
+		done()
+		if err != nil || !late {
+			return err
+		}
+		s.screen.note("the disk was too slow for the door: once more")
+	}
+}
+
+// tried is one try of a swipe; late says that the door could not open in time.
+func (s *site) tried(ctx context.Context, key byte, reader string, want wanted) (late bool, err error) {
 	w, err := s.present(key, reader)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if want.passage == "entered" || want.passage == "left" {
 		if err := s.screen.until(ctx, func() bool { return w.unlocked != nil || w.late }); err != nil {
-			return fmt.Errorf("%s at %s: the strike did not move: %w", w.who, reader, err)
+			return false, fmt.Errorf("%s at %s: the strike did not move: %w", w.who, reader, err)
 		}
 		if w.unlocked != nil {
 			if err := s.walk(ctx, reader[:1]); err != nil {
-				return err
+				return false, err
 			}
 		}
 	}
 	select {
 	case <-w.done:
 	case <-ctx.Done():
-		return fmt.Errorf("%s at %s: no receipt came: %w", w.who, reader, ctx.Err())
+		return false, fmt.Errorf("%s at %s: no receipt came: %w", w.who, reader, ctx.Err())
 	}
 	got := wanted{w.decided.Decision, w.decided.Reason, ""}
 	if w.passage != nil {
@@ -99,12 +135,11 @@ func (s *site) swipe(ctx context.Context, key byte, reader string, want wanted) 
 	}
 	switch {
 	case got == want:
-		return nil
+		return false, nil
 	case w.late && got == notEntered:
-		s.screen.note("the disk was too slow for the door: once more")
-		return s.swipe(ctx, key, reader, want)
+		return true, nil
 	}
-	return fmt.Errorf("%s at %s: it is %+v, and should be %+v", w.who, reader, got, want)
+	return false, fmt.Errorf("%s at %s: it is %+v, and should be %+v", w.who, reader, got, want)
 }
 
 // present presents a card.
@@ -113,12 +148,33 @@ func (s *site) present(key byte, reader string) (*swipe, error) {
 	if !ok {
 		return nil, fmt.Errorf("nobody has the key %q", key)
 	}
+	w := s.screen.expect("server-room-"+reader[:1], reader, who)
+	return w, s.hold(who, reader)
+}
+
+// hold holds a card to a reader.
+func (s *site) hold(who person, reader string) error {
 	frame, err := who.frame()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	w := s.screen.expect("server-room-"+reader[:1], reader, who)
-	return w, s.wires.Swipe(reader, frame)
+	s.mu.Lock()
+	s.held[reader+who.id] = time.Now()
+	s.mu.Unlock()
+	if reader == eyeReader {
+		s.sensors.eye.Present(frame.Bits())
+		return nil
+	}
+	return s.wires.Swipe(reader, frame)
+}
+
+// awayFrom waits until a card was away from a reader for so long that it is read
+// anew.
+func (s *site) awayFrom(ctx context.Context, reader string, who person) error {
+	s.mu.Lock()
+	away := time.Since(s.held[reader+who.id])
+	s.mu.Unlock()
+	return pause(ctx, cardAway-away)
 }
 
 // walk opens and closes a door.
@@ -129,6 +185,89 @@ func (s *site) walk(ctx context.Context, room string) error {
 		pause(ctx, walkThrough),
 		s.wires.Set(room+".contact", false),
 	)
+}
+
+// proving gives a finger or an eye as soon as the door asks for it. The function
+// that it returns ends that, and takes it away again.
+func (s *site) proving(ctx context.Context, key byte, room string, part biometric.Part) (done func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var giving sync.WaitGroup
+	giving.Go(func() {
+		who, ok := byKey(key)
+		if ok && part != "" && s.lights.until(ctx, room+".indicator", asks[room]) == nil {
+			_ = s.sensors.give(ctx, who, part) // an error is the end of it
+		}
+	})
+	return func() {
+		cancel()
+		giving.Wait()
+		s.sensors.away()
+	}
+}
+
+// asks is what the indicator of a room shows while it waits for the second
+// factor.
+var asks = map[string]string{"c": "ask_fingerprint", "d": "ask_iris"}
+
+// finger is the room with a fingerprint module.
+func (s *site) finger(ctx context.Context) error {
+	for _, p := range []struct {
+		key  byte
+		part biometric.Part
+		want wanted
+	}{
+		{enrolledKey, usualFinger, entered},
+		{operatorKey, usualFinger, denied("factor_unavailable")}, // of whom nothing is enrolled
+		{enrolledKey, wrongFinger, denied("factor_mismatch")},
+		{enrolledKey, forcedBy, wanted{"granted", "granted_duress", "entered"}},
+	} {
+		if err := s.both(ctx, p.key, "c-in", p.part, p.want); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eye is the room with a reader that speaks OSDP. At the end its power fails.
+func (s *site) eye(ctx context.Context) error {
+	if err := s.both(ctx, enrolledKey, eyeReader, usualEye, entered); err != nil {
+		return err
+	}
+	s.sensors.eye.Power(false)
+	s.screen.note("the reader of %s has lost its power", roomD)
+	return nil
+}
+
+// powerless is what has become of it meanwhile: that is reported, and it lets
+// nobody in.
+func (s *site) powerless(ctx context.Context) error {
+	if err := s.screen.until(ctx, func() bool { return s.screen.faulty[eyeReader] }); err != nil {
+		return fmt.Errorf("nobody said that the reader is dead: %w", err)
+	}
+	granted := s.screen.counted("granted")
+	who, _ := byKey(enrolledKey)
+	if err := s.hold(who, eyeReader); err != nil {
+		return err
+	}
+	err := errors.Join(s.sensors.give(ctx, who, usualEye), pause(ctx, walkThrough))
+	s.sensors.away()
+	if err != nil {
+		return err
+	}
+	if s.screen.counted("granted") != granted {
+		return errors.New("a reader without power has let somebody in")
+	}
+	s.sensors.eye.Power(true)
+	s.screen.note("the reader of %s has its power again", roomD)
+	return nil
+}
+
+// powered is the same reader some seconds later: it works as before.
+func (s *site) powered(ctx context.Context) error {
+	if err := s.screen.until(ctx, func() bool { return !s.screen.faulty[eyeReader] && !s.screen.faulty["d-eye"] }); err != nil {
+		return fmt.Errorf("the reader does not come back: %w", err)
+	}
+	return s.both(ctx, enrolledKey, eyeReader, usualEye, entered)
 }
 
 // force opens a door that nobody was granted.
@@ -142,8 +281,8 @@ func (s *site) force(ctx context.Context) error {
 	})
 }
 
-// hold holds a door open until that is an alarm.
-func (s *site) hold(ctx context.Context) error {
+// heldOpen holds a door open until that is an alarm.
+func (s *site) heldOpen(ctx context.Context) error {
 	w, err := s.present('4', "a-in")
 	if err != nil {
 		return err
