@@ -238,8 +238,14 @@ func What(r *visitorlog.Record) string {
 func Why(r *visitorlog.Record) string {
 	d := &r.Data
 	var parts []string
+	if r.Type == visitorlog.ReaderFault {
+		parts = append(parts, d.Reader)
+	}
 	if d.Reason != "" && d.Reason != access.ReasonGranted {
 		parts = append(parts, strings.ReplaceAll(string(d.Reason), "_", " "))
+	}
+	if len(d.Factors) > 1 && r.Type == visitorlog.DecisionGranted {
+		parts = append(parts, "by "+strings.Join(d.Factors, " and "))
 	}
 	for _, o := range d.Outcomes {
 		if o.Outcome != visitorlog.OutcomeProved {

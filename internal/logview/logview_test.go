@@ -49,6 +49,31 @@ func TestStatesSayWhetherTheyBeganOrEnded(t *testing.T) {
 	}
 }
 
+func TestTheListSaysWithWhatSomebodyWasLetInAndWhatFailed(t *testing.T) {
+	granted := record(visitorlog.DecisionGranted)
+	granted.Data.Reason, granted.Data.Factors = access.ReasonGranted, []string{"badge", "iris"}
+	denied := record(visitorlog.DecisionDenied)
+	denied.Data.Reason, denied.Data.Factors = access.ReasonFactorMismatch, []string{"badge"}
+	denied.Data.Outcomes = []visitorlog.FactorOutcome{
+		{Factor: "badge", Outcome: visitorlog.OutcomeProved, Reader: "a-in"},
+		{Factor: "fingerprint", Outcome: visitorlog.OutcomeNoMatch, Reader: "a-finger"},
+	}
+	broken := record(visitorlog.ReaderFault)
+	broken.Data.Reason, broken.Data.Reader, broken.Data.Detail = "", "a-finger", "it does not answer"
+	for _, c := range []struct {
+		record visitorlog.Record
+		want   string
+	}{
+		{granted, "by badge and iris"},
+		{denied, "factor mismatch · fingerprint no match at a-finger"},
+		{broken, "a-finger · it does not answer"},
+	} {
+		if got := Why(&c.record); got != c.want {
+			t.Errorf("%s: %q, want %q", c.record.Type, got, c.want)
+		}
+	}
+}
+
 func TestTextFromRecordsCannotSteerTheTerminal(t *testing.T) {
 	r := record(visitorlog.DoorForced)
 	r.Data.Door = "a\x1b[31m"
