@@ -129,18 +129,26 @@ func (s *Scanner) Authenticated() bool { return true }
 
 // Scan compares with one reference after the other, in their order, until one
 // matches: either eye suffices. The time that it waits is shared out among
-// them. Without references it is ErrUnsupported.
+// them. References of parts that the configuration does not name are passed
+// over. Without others it is ErrUnsupported.
 func (s *Scanner) Scan(ctx context.Context, with []biometric.Reference) (biometric.Match, error) {
 	if len(with) == 0 {
 		return biometric.Match{}, fmt.Errorf("%w: the reader keeps nothing, and does not know who somebody is", biometric.ErrUnsupported)
 	}
+	var takes []biometric.Reference
+	var fault error
 	for _, r := range with {
-		if err := s.takes(r.Part); err != nil {
-			return biometric.Match{}, err
-		}
-		if r.Template.Empty() {
+		switch err := s.takes(r.Part); {
+		case err != nil: // such as an eye that was enrolled before the configuration left it out
+			fault = err
+		case r.Template.Empty():
 			return biometric.Match{}, fmt.Errorf("%w: it compares with templates, and a reference has none", biometric.ErrUnsupported)
+		default:
+			takes = append(takes, r)
 		}
+	}
+	if len(takes) == 0 {
+		return biometric.Match{}, fault
 	}
 	release, err := s.hold(ctx)
 	if err != nil {
@@ -149,8 +157,8 @@ func (s *Scanner) Scan(ctx context.Context, with []biometric.Reference) (biometr
 	defer release()
 	end := time.Now().Add(s.config.Wait)
 	outcome := biometric.Nobody
-	for i, r := range with {
-		got, err := s.compare(ctx, r, time.Until(end)/time.Duration(len(with)-i))
+	for i, r := range takes {
+		got, err := s.compare(ctx, r, time.Until(end)/time.Duration(len(takes)-i))
 		switch {
 		case err != nil:
 			return biometric.Match{}, err

@@ -349,6 +349,15 @@ func TestARefusalNamesWhatTheReaderDoesNotTake(t *testing.T) {
 	}
 }
 
+func TestAPartThatIsNoLongerTakenIsPassedOver(t *testing.T) {
+	right := eyes
+	right.Parts = []biometric.Part{biometric.RightIris}
+	bubble(t, pd.Config{Key: key}, right, func(r *reader) {
+		r.far.Hold(&pd.Trait{Type: osdp.RightIris, Template: osdp.Secret("right")})
+		r.is([]biometric.Reference{both[1], both[0]}, biometric.Match{Outcome: biometric.Matched, Part: biometric.RightIris})
+	})
+}
+
 func TestWhatTheScannerIsNotMadeForIsRefused(t *testing.T) {
 	bubble(t, pd.Config{Key: key}, eyes, func(r *reader) {
 		_, nobody := r.scanner.Scan(r.Context(), nil)

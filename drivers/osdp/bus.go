@@ -306,17 +306,21 @@ func (b *Bus) turn(p *Peripheral) error {
 	}
 	f, raw, err := b.link.exchange(p.out.raw, p.Address(), p.out.number)
 	now := time.Now()
+	if err == nil && isBusy(f) && now.Sub(p.status.Heard) >= OfflineAfter {
+		// Nothing proves that it comes from the peripheral.
+		err = errBusy
+	}
 	switch {
 	case err == nil:
 		p.answered(start, now, f, raw)
-	case errors.Is(err, errSilent), errors.Is(err, errGarbled):
+	case noReply(err):
 		p.unanswered(now, err)
 		if p.quiet() {
 			share := time.Duration(quietShare)
 			if !b.anyAnswers() {
 				share = 2 // nobody is waiting
 			}
-			b.quietDue = now.Add(now.Sub(start) * share)
+			b.quietDue = now.Add(max(now.Sub(start), busyPause) * share)
 		}
 	default:
 		return err

@@ -406,10 +406,10 @@ func TestAPatientReaderIsAskedAgain(t *testing.T) {
 	bubble(t, []pd.Config{{Key: key}}, func(r *rig) {
 		r.secure()
 		r.far[0].Inject(pd.Busy, -1)
-		ctx, cancel := context.WithTimeout(r.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(r.Context(), osdp.OfflineAfter-time.Second)
 		defer cancel()
 		if _, err := r.p(0).Do(ctx, osdp.Buzz{}); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("a reader that is always busy: %v", err)
+			t.Errorf("a reader that is busy: %v", err)
 		}
 		if s := r.p(0).Status(); s.State != osdp.Secure {
 			t.Errorf("busy is %v", s.State)
@@ -417,6 +417,26 @@ func TestAPatientReaderIsAskedAgain(t *testing.T) {
 		r.far[0].Inject(pd.Busy, 0)
 		if _, err := r.p(0).Do(r.Context(), osdp.Buzz{}); err != nil {
 			t.Errorf("afterwards: %v", err)
+		}
+	})
+}
+
+// A Busy has no MAC: whoever has the wires can send it in the name of a reader
+// that is no longer there.
+func TestAReaderThatIsAlwaysBusyIsOffline(t *testing.T) {
+	bubble(t, []pd.Config{{Key: key}}, func(r *rig) {
+		r.secure()
+		r.forget()
+		r.far[0].Inject(pd.Busy, -1)
+		time.Sleep(time.Minute)
+		_, states := r.told()
+		if len(states) != 1 || states[0] != osdp.Offline {
+			r.Errorf("states %v", states)
+		}
+		r.far[0].Inject(pd.Busy, 0)
+		r.secure()
+		if _, err := r.p(0).Do(r.Context(), osdp.Buzz{}); err != nil {
+			r.Errorf("afterwards: %v", err)
 		}
 	})
 }
@@ -648,7 +668,7 @@ func TestOnlySoManyCommandsWait(t *testing.T) {
 				full <- err
 			}()
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(osdp.OfflineAfter / 2)
 		if n := len(full); n < 30 || n > 40 {
 			r.Errorf("%d of 100 were turned away", n)
 		}

@@ -1,6 +1,7 @@
 package osdp
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -32,6 +33,10 @@ type Line interface {
 // was unplugged, a closed pipe.
 var ErrLineGone = errors.New("the serial line is gone")
 
+// ErrLineStuck is the error of a serial port that takes no bytes: a converter
+// that hangs. It is to be closed.
+var ErrLineStuck = errors.New("the serial line takes no bytes")
+
 // NewLine makes a line of anything that reads and writes bytes at a rate of
 // its own: a pipe, a connection, a pseudo-terminal. Its SetBaud does nothing.
 func NewLine(rw io.ReadWriteCloser) Line { return newStream(rw, 0) }
@@ -39,6 +44,10 @@ func NewLine(rw io.ReadWriteCloser) Line { return newStream(rw, 0) }
 // serialTimeout is how long a read of a serial port blocks, and so how long
 // its closing may take. tarm/serial has no shorter one.
 const serialTimeout = 100 * time.Millisecond
+
+// writeTimeout is how long a serial port may take for a frame. The longest takes
+// 1.5 s at 9600 baud.
+const writeTimeout = 2 * time.Second
 
 // OpenSerial opens a serial port, for example "/dev/ttyUSB0". A converter to
 // RS-485 has to switch its direction by itself.
@@ -88,6 +97,7 @@ type stream struct {
 	buf    []byte
 	err    error
 	closed bool
+	stuck  bool // a write has not ended
 }
 
 // maxUnread bounds what a line keeps that nobody reads. What comes after it is
@@ -170,15 +180,48 @@ func (s *stream) Read(b []byte, timeout time.Duration) (int, error) {
 	}
 }
 
-func (s *stream) Write(b []byte) (int, error) { return s.rw.Write(b) }
+// Write sends b. A serial port that takes no bytes is an error; all else that
+// does not is closed, which ends the write.
+func (s *stream) Write(b []byte) (int, error) {
+	if s.timeout == 0 {
+		return s.rw.Write(b)
+	}
+	s.mu.Lock()
+	stuck := s.stuck
+	s.mu.Unlock()
+	if stuck {
+		return 0, ErrLineStuck
+	}
+	own := bytes.Clone(b) // it may outlast this call
+	var n int
+	var err error
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		n, err = s.rw.Write(own)
+		clear(own)
+	}()
+	late := time.NewTimer(writeTimeout)
+	defer late.Stop()
+	select {
+	case <-written:
+		return n, err
+	case <-late.C:
+		s.mu.Lock()
+		s.stuck = true
+		s.mu.Unlock()
+		return 0, ErrLineStuck
+	}
+}
 
 func (s *stream) SetBaud(int) error { return nil }
 
 // Close ends the goroutine first, where its read ends by itself: a serial port
-// that is closed under a read hangs.
+// that is closed under a read hangs, and so does one that is closed under a
+// write.
 func (s *stream) Close() error {
 	s.mu.Lock()
-	first := !s.closed
+	first, stuck := !s.closed, s.stuck
 	s.closed = true
 	if s.err == nil {
 		s.err = io.ErrClosedPipe
@@ -189,6 +232,13 @@ func (s *stream) Close() error {
 	}
 	if s.timeout > 0 {
 		<-s.ended
+		if stuck {
+			if f, ok := s.rw.(interface{ Flush() error }); ok {
+				f.Flush() // which ends the write, if anything does
+			}
+			go s.rw.Close()
+			return nil
+		}
 		return s.rw.Close()
 	}
 	err := s.rw.Close()

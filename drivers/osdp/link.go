@@ -20,6 +20,7 @@ const (
 var (
 	errSilent  = errors.New("no reply in time")
 	errGarbled = errors.New("the reply was garbled")
+	errBusy    = errors.New("it asks for patience, and nothing else")
 )
 
 // link is a line with one command on it at a time.

@@ -39,7 +39,7 @@ type Status struct {
 	Err          error     // why the state is no better; nil: nothing is wrong
 	ID           ID        // zero: it has not told yet
 	Capabilities Capabilities
-	Heard        time.Time // its last reply; zero: none yet
+	Heard        time.Time // its last reply that was not a Busy; zero: none yet
 	Counters     Counters
 }
 
@@ -219,7 +219,19 @@ func (p *Peripheral) do(ctx context.Context, j *job) (Reply, error) {
 		// It takes a moment, for the bus ends its turn: what is asked next must come
 		// after it.
 		p.bus.call(context.WithoutCancel(ctx), func() { p.drop(j) })
+		select {
+		case r := <-j.finished: // it came meanwhile
+			forget(r.reply)
+		default:
+		}
 		return nil, ctx.Err()
+	}
+}
+
+// forget clears a template that nobody gets.
+func forget(r Reply) {
+	if m, ok := r.(BioTemplate); ok {
+		clear(m.Template)
 	}
 }
 

@@ -255,7 +255,7 @@ func TestInstallEndsWithItsContext(t *testing.T) {
 	bubbleOf(t, osdp.Config{Baud: 9600, Peripherals: []osdp.PeripheralConfig{{Keys: &osdp.MemoryKeys{}}}}, []pd.Config{{}}, func(r *rig) {
 		r.state(0, osdp.Unsecured, time.Second)
 		r.far[0].Inject(pd.Busy, -1)
-		ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(r.Context(), osdp.OfflineAfter/2)
 		defer cancel()
 		if err := r.p(0).Install(ctx, newKey); !errors.Is(err, context.DeadlineExceeded) {
 			r.Errorf("Install: %v", err)

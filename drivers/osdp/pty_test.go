@@ -250,3 +250,39 @@ func TestARateIsChangedOnATerminal(t *testing.T) {
 	line.unplug()
 	check()
 }
+
+// A converter that hangs takes no bytes. All its readers are to be offline then,
+// and the program is to end when it is told to.
+func TestALineThatTakesNoBytesIsAnErrorAndCanBeClosed(t *testing.T) {
+	master, slave, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slave.Close()
+	defer master.Close() // which nobody reads
+	line, err := osdp.OpenSerial(slave.Name(), 115200)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			if _, err := line.Write(make([]byte, 1024)); err != nil {
+				_, again := line.Write([]byte{0})
+				if !errors.Is(again, err) {
+					err = again
+				}
+				ended <- errors.Join(err, line.Close())
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, osdp.ErrLineStuck) {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("Write or Close hangs")
+	}
+}

@@ -123,14 +123,26 @@ func (p *Peripheral) nextJob(now time.Time) *job {
 	return nil
 }
 
-// unanswered deals with silence, or with noise.
+// noReply reports whether the line is well and nothing came that counts.
+func noReply(err error) bool {
+	return errors.Is(err, errSilent) || errors.Is(err, errGarbled) || errors.Is(err, errBusy)
+}
+
+// isBusy reports whether a reply asks for patience. It comes in clear text,
+// within a Secure Channel too.
+func isBusy(f Frame) bool { return ReplyCode(f.Code) == CodeBUSY && f.Block == nil }
+
+// unanswered deals with silence, with noise, or with too much patience asked.
 func (p *Peripheral) unanswered(now time.Time, why error) {
 	p.misses++
 	p.due = now
 	p.count(func(c *Counters) {
-		if errors.Is(why, errGarbled) {
+		switch {
+		case errors.Is(why, errGarbled):
 			c.Garbled++
-		} else {
+		case errors.Is(why, errBusy):
+			c.Busy++
+		default:
 			c.Silent++
 		}
 	})
@@ -138,7 +150,7 @@ func (p *Peripheral) unanswered(now time.Time, why error) {
 	case p.status.State == Offline:
 		p.out = nil // begin with a fresh number when it comes back
 		p.number = 0
-		if old := p.status.Err; !errors.Is(old, errSilent) && !errors.Is(old, errGarbled) {
+		if !noReply(p.status.Err) {
 			p.set(now, Offline, because(ErrOffline, why))
 		}
 	case now.Sub(p.status.Heard) >= OfflineAfter:
@@ -151,19 +163,19 @@ func (p *Peripheral) unanswered(now time.Time, why error) {
 // answered deals with a reply.
 func (p *Peripheral) answered(start, now time.Time, f Frame, raw []byte) {
 	p.misses = 0
-	p.mu.Lock()
-	p.status.Heard = now
-	p.mu.Unlock()
 	p.due = now
-	if p.status.State == Offline {
-		p.set(now, Starting, nil)
-	}
-	code, number := ReplyCode(f.Code), f.Control.Sequence()
-	if code == CodeBUSY && f.Block == nil {
+	if isBusy(f) {
 		p.count(func(c *Counters) { c.Busy++ })
 		p.due = now.Add(busyPause)
 		return
 	}
+	p.mu.Lock()
+	p.status.Heard = now
+	p.mu.Unlock()
+	if p.status.State == Offline {
+		p.set(now, Starting, nil)
+	}
+	code, number := ReplyCode(f.Code), f.Control.Sequence()
 	established := p.session != nil && p.step == stepReady
 	if established {
 		opened, err := p.open(f, raw)
@@ -294,6 +306,7 @@ func (p *Peripheral) ready(now time.Time, out *outgoing, reply Reply) {
 		}
 	case j == nil && p.abandoned != 0 && code == p.abandoned:
 		p.abandoned = 0
+		forget(reply)
 		return
 	}
 	if j == nil {

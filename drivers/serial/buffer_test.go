@@ -2,6 +2,7 @@ package serial
 
 import (
 	"bytes"
+	"io"
 	"testing"
 	"time"
 )
@@ -23,7 +24,7 @@ func (stub) Flush() error                { return nil }
 
 // There may be a template in what comes.
 func TestAPortKeepsNoCopyOfWhatWasRead(t *testing.T) {
-	o := &opened{port: stub{make(chan []byte, 64)}, arrived: make(chan struct{}, 1), ended: make(chan struct{})}
+	o := &opened{held: io.NopCloser(nil), port: stub{make(chan []byte, 64)}, arrived: make(chan struct{}, 1), ended: make(chan struct{})}
 	go o.run()
 	secret := bytes.Repeat([]byte("SECRET"), 100)
 	for range 40 { // more than fits in

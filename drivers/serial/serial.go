@@ -54,8 +54,9 @@ type Port struct {
 	closed bool
 }
 
-// Open opens a serial port, for example "/dev/serial0". tarm/serial knows the
-// usual rates from 50 to 4,000,000.
+// Open opens a serial port, for example "/dev/serial0", which nobody else here
+// may have open: that is ErrHeld. tarm/serial knows the usual rates from 50 to
+// 4,000,000.
 func Open(name string, baud int) (*Port, error) {
 	o, err := open(name, baud)
 	if err != nil {
@@ -127,6 +128,7 @@ func (p *Port) current() (int, *opened, error) {
 // opened is a port at one rate. It reads in a goroutine of its own, so that a
 // wait can end at any time.
 type opened struct {
+	held    io.Closer
 	port    port
 	arrived chan struct{} // something is in buf, or err is set
 	ended   chan struct{} // the goroutine is no more
@@ -143,11 +145,15 @@ func open(name string, baud int) (*opened, error) {
 	if baud <= 0 {
 		return nil, fmt.Errorf("serial: open %q: %d is no rate", name, baud)
 	}
+	held, err := hold(name)
+	if err != nil {
+		return nil, err
+	}
 	port, err := serial.OpenPort(&serial.Config{Name: name, Baud: baud, ReadTimeout: step})
 	if err != nil {
-		return nil, fmt.Errorf("serial: open %q at %d baud: %w", name, baud, err)
+		return nil, errors.Join(fmt.Errorf("serial: open %q at %d baud: %w", name, baud, err), held.Close())
 	}
-	o := &opened{port: port, arrived: make(chan struct{}, 1), ended: make(chan struct{})}
+	o := &opened{held: held, port: port, arrived: make(chan struct{}, 1), ended: make(chan struct{})}
 	go o.run()
 	return o, nil
 }
@@ -287,7 +293,7 @@ func (o *opened) close() error {
 	if stuck {
 		o.port.Flush()
 		go o.port.Close() // when the write ends, which nothing here can hasten
-		return nil
+		return o.held.Close()
 	}
-	return o.port.Close()
+	return errors.Join(o.port.Close(), o.held.Close())
 }

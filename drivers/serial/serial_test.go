@@ -91,6 +91,26 @@ func TestAllBytesGoBothWays(t *testing.T) {
 	}
 }
 
+func TestAPortIsOnesOwnUntilItIsClosed(t *testing.T) {
+	_, name := terminal(t)
+	p := open(t, name)
+	refused := func(when string) {
+		t.Helper()
+		if q, err := serial.Open(name, 9600); !errors.Is(err, serial.ErrHeld) {
+			t.Errorf("%s: a second one has %v, %v", when, q, err)
+		}
+	}
+	refused("while it is open")
+	if err := p.SetBaud(9600); err != nil {
+		t.Fatal(err)
+	}
+	refused("at another rate")
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	open(t, name)
+}
+
 func TestSilenceIsNoError(t *testing.T) {
 	_, name := terminal(t)
 	p := open(t, name)

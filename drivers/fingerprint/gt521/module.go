@@ -37,8 +37,9 @@ const (
 	tries = 3
 	// poll is the pause between two looks for a finger.
 	poll = 100 * time.Millisecond
-	// touch is how long nobody has to look until a finger counts as a new one.
-	touch = time.Second
+	// touch is how long nobody has to look until a finger counts as a new one. It is
+	// more than the second for which a door does not look after a wrong one.
+	touch = 1500 * time.Millisecond
 	// captures is of how many captures the module makes a template.
 	captures = 3
 	// poorCaptures is how many poor captures there may be for each good one.

@@ -38,6 +38,7 @@ var _ biometric.Copier = (*Scanner)(nil)
 type connection struct {
 	module fingerprint.Module
 	failed chan error // holds why it cannot be used any longer
+	proved time.Time  // when it was last the module that was set up; of whoever has the turn
 }
 
 func newScanner(d *Device, w way, s *Settings, log *slog.Logger) *Scanner {
@@ -104,7 +105,7 @@ func (s *Scanner) use(ctx context.Context, m fingerprint.Module) error {
 		s.log.Warn("whichever fingerprint module answers first is taken: set serial to this one's", "serial", i.Serial)
 	}
 	s.device.Baud = i.Baud // to look for it again would keep the door waiting
-	c := &connection{m, make(chan error, 1)}
+	c := &connection{m, make(chan error, 1), time.Now()}
 	s.become(c, nil)
 	idle := time.NewTicker(s.settings.idle)
 	defer idle.Stop()
@@ -126,9 +127,18 @@ func (s *Scanner) ping(ctx context.Context, c *connection) {
 	select {
 	case s.turn <- struct{}{}:
 		defer s.turn.Give()
-		s.judge(ctx, c, c.module.Ping(ctx))
-	default: // a scan will tell
+		s.judge(ctx, c, c.prove(ctx))
+	default: // whoever uses it does
 	}
+}
+
+// prove asks a module whether it is there, and still the one that was set up.
+func (c *connection) prove(ctx context.Context) error {
+	err := c.module.Ping(ctx)
+	if err == nil {
+		c.proved = time.Now()
+	}
+	return err
 }
 
 // judge looks whether a connection can still be used after err.
@@ -181,7 +191,9 @@ func (s *Scanner) connection(ctx context.Context) (*connection, error) {
 	}
 }
 
-// alone has f use the module while nobody else does.
+// alone has f use the module while nobody else does. Where one scan follows the
+// other, so that it is never idle, it is asked before some of them whether it is
+// still the same one.
 func (s *Scanner) alone(ctx context.Context, f func(fingerprint.Module) error) error {
 	if err := s.turn.Take(ctx); err != nil {
 		return err
@@ -191,7 +203,12 @@ func (s *Scanner) alone(ctx context.Context, f func(fingerprint.Module) error) e
 	if err != nil {
 		return err
 	}
-	err = f(c.module)
+	if time.Since(c.proved) > 2*s.settings.idle {
+		err = c.prove(ctx)
+	}
+	if err == nil {
+		err = f(c.module)
+	}
 	s.judge(ctx, c, err)
 	switch {
 	case errors.Is(err, serial.ErrClosed):

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -16,6 +17,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/creack/pty"
 
 	"github.com/gatehouse-acs/gatehouse/biometric"
 	"github.com/gatehouse-acs/gatehouse/drivers/fingerprint"
@@ -343,6 +346,45 @@ func TestAPoorFingerMayTryAgainAndAFakeOneIsTold(t *testing.T) {
 	})
 }
 
+// A door pauses for a second after a wrong finger. A Suprema module has a
+// setting of its own for that.
+func TestAFingerThatIsLeftOnTheSensorIsJudgedOnce(t *testing.T) {
+	each(t, func(t *testing.T, family string) {
+		if family == "sfm" {
+			return
+		}
+		far := makes[family]("A")
+		fill(t, far)
+		_, s := begin(t, far, scanner.Device{Family: family})
+		stranger := sim.Finger{Name: "a stranger's"}
+		if m := leave(t, far, s, stranger); m.Outcome != biometric.NoMatch {
+			t.Fatalf("a stranger's finger: %+v", m)
+		}
+		time.Sleep(1100 * time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if m, err := s.Scan(ctx, nil); m.Outcome == biometric.NoMatch {
+			t.Errorf("it was judged again: %+v, %v", m, err)
+		}
+		far.Lift()
+		if m := scan(t, far, s, stranger); m.Outcome != biometric.NoMatch {
+			t.Errorf("the next time: %+v", m)
+		}
+	})
+}
+
+// leave is scan of a finger that stays.
+func leave(t testing.TB, far *sim.Module, s biometric.Scanner, f sim.Finger) biometric.Match {
+	t.Helper()
+	touch := time.AfterFunc(wait, func() { far.Touch(f) })
+	defer touch.Stop()
+	m, err := s.Scan(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
 func TestAModulesOwnFingerForAThreatIsOneWhateverTheReferenceSays(t *testing.T) {
 	t.Parallel()
 	far := makes["sfm"]("A")
@@ -601,6 +643,103 @@ func TestAModuleThatNobodyUsesIsMissedAllTheSame(t *testing.T) {
 		}
 		far.Silence(false)
 		usable(t, s)
+	})
+}
+
+// exchange is a line on which another module takes the place of the first, while
+// whoever has it open notices nothing.
+type exchange struct {
+	mu  sync.Mutex
+	now *sim.Module
+	to  map[*sim.Module]io.Writer
+}
+
+// plugExchange plugs the first of modules in.
+func plugExchange(t *testing.T, modules ...*sim.Module) (port string, x *exchange) {
+	t.Helper()
+	master, slave, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	x = &exchange{now: modules[0], to: make(map[*sim.Module]io.Writer)}
+	var served sync.WaitGroup
+	var commands []*io.PipeWriter
+	for _, m := range modules {
+		from, to := io.Pipe()
+		x.to[m] = to
+		commands = append(commands, to)
+		served.Go(func() { m.Serve(far{x, m, from, master}, func() int { return 0 }) })
+	}
+	served.Go(func() {
+		b := make([]byte, 1024)
+		for {
+			n, err := master.Read(b)
+			if err != nil {
+				return
+			}
+			x.mu.Lock()
+			to := x.to[x.now]
+			x.mu.Unlock()
+			to.Write(b[:n])
+		}
+	})
+	t.Cleanup(func() {
+		master.Close()
+		slave.Close()
+		for _, c := range commands {
+			c.Close()
+		}
+		served.Wait()
+	})
+	return slave.Name(), x
+}
+
+// plug puts a module in the place of the one that is there.
+func (x *exchange) plug(m *sim.Module) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.now = m
+}
+
+// far is a module's end of an exchange.
+type far struct {
+	x *exchange
+	m *sim.Module
+	io.Reader
+	line io.Writer
+}
+
+func (f far) Write(b []byte) (int, error) {
+	f.x.mu.Lock()
+	plugged := f.x.now == f.m
+	f.x.mu.Unlock()
+	if !plugged {
+		return len(b), nil
+	}
+	return f.line.Write(b)
+}
+
+// A door that identifies begins the next scan when one ends.
+func TestAModuleThatIsExchangedBetweenScansIsMissedAllTheSame(t *testing.T) {
+	each(t, func(t *testing.T, family string) {
+		right, wrong := makes[family]("A"), makes[family]("BB")
+		port, x := plugExchange(t, right, wrong)
+		bus, s := open(t, scanner.Device{Family: family, Port: port, Baud: bauds[family]})
+		defer bus.Close()
+		usable(t, s)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		exchanged := time.AfterFunc(2*wait, func() { x.plug(wrong) })
+		defer exchanged.Stop()
+		for {
+			m, err := s.Scan(ctx, nil)
+			if errors.Is(err, fingerprint.ErrWrongModule) {
+				return
+			}
+			if ctx.Err() != nil {
+				t.Fatalf("another module scans: %+v, %v", m, err)
+			}
+		}
 	})
 }
 

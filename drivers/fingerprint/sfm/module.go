@@ -444,9 +444,10 @@ func (m *Module) Enroll(ctx context.Context, e fingerprint.Enrollment) (quality 
 	switch {
 	case err == nil && a.Size <= 100:
 		return int(a.Size), nil
-	case err == nil || fingerprint.IsRefusal(err):
+	case err == nil, fingerprint.IsRefusal(err) && !errors.Is(err, TimeOut):
 		return 0, err
 	}
+	// TimeOut is ours too: the answer may have been lost.
 	if e.Duress {
 		return 0, fmt.Errorf("%w (ID %d may have the finger for a threat now)", err, e.ID)
 	}

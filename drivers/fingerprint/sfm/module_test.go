@@ -146,6 +146,23 @@ func TestEnrollingFollowsTheModulesMode(t *testing.T) {
 	}
 }
 
+// The module has the finger, and nobody was told.
+func TestAnEnrolmentWhoseAnswerIsLostLeavesNothing(t *testing.T) {
+	far := sim.SFM{EnrollMode: 0x30}.New()
+	m := open(t, far)
+	defer far.Lift()
+	_, err := m.Enroll(t.Context(), fingerprint.Enrollment{ID: 7, Progress: func(fingerprint.Step) {
+		far.Inject(sim.DropReply, 1)
+		far.Touch(sim.Finger{Name: "Ann"})
+	}})
+	if !errors.Is(err, fingerprint.ErrNoFinger) {
+		t.Errorf("Enroll: %v", err)
+	}
+	if left := far.Stored(); len(left) > 0 {
+		t.Errorf("%v are stored", left)
+	}
+}
+
 func TestAModuleOnRS485IsAskedByItsNumber(t *testing.T) {
 	far := sim.SFM{Terminal: 2, ShortList: true}.New()
 	far.Inject(sim.Echo, -1) // as converters do

@@ -65,8 +65,9 @@ const (
 	tries = 3
 	// poll is the pause between two looks for a finger.
 	poll = 100 * time.Millisecond
-	// touch is how long nobody has to look until a finger counts as a new one.
-	touch = time.Second
+	// touch is how long nobody has to look until a finger counts as a new one. It is
+	// more than the second for which a door does not look after a wrong one.
+	touch = 1500 * time.Millisecond
 	// maxTemplate bounds a template whose size the module does not tell.
 	maxTemplate = 16 << 10
 	// poorCaptures is how many poor captures there may be for each good one.
@@ -344,7 +345,16 @@ func (m *Module) Mark(ctx context.Context) (string, error) {
 	if m.info.Serial != "" {
 		return "", fingerprint.Refuse(fingerprint.ErrUnsupported, "the module has the serial number %q already", m.info.Serial)
 	}
-	page := make([]byte, pageSize)
+	// It may have one that was not read when it was opened. What is enrolled is
+	// bound to that.
+	page, err := m.ask(ctx, m.config.Wait, pageSize, ReadNotepad, markPage)
+	switch {
+	case err == nil && strings.HasPrefix(string(page), markHead):
+		return markSerial(page), nil
+	case err != nil && !fingerprint.IsRefusal(err):
+		return "", err
+	}
+	page = make([]byte, pageSize)
 	n := copy(page, markHead)
 	rand.Read(page[n : n+markSize])
 	if _, err := m.ask(ctx, m.config.Wait, 0, WriteNotepad, append([]byte{markPage}, page...)...); err != nil {

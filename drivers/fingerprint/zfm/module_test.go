@@ -206,6 +206,44 @@ func TestAModuleWithoutASerialNumberIsMarked(t *testing.T) {
 	}
 }
 
+// What is enrolled in a module is bound to its mark.
+func TestAMarkThatCouldNotBeReadIsNotWrittenOver(t *testing.T) {
+	far := sim.ZFM{Old: true}.New()
+	c := config(t, far)
+	c.Wait = 50 * time.Millisecond
+	mark := func() (serial string, known bool) { // empty: the module cannot be used now
+		m, err := zfm.Open(t.Context(), c)
+		if err != nil {
+			return "", false
+		}
+		defer m.Close()
+		if serial = m.Info().Serial; serial != "" {
+			return serial, true
+		}
+		serial, _ = m.Mark(t.Context())
+		return serial, false
+	}
+	want, _ := mark()
+	if want == "" {
+		t.Fatal("it was not marked")
+	}
+	unknown := 0
+	for after := range 10 {
+		far.InjectAfter(sim.DropReply, after, 4) // as many as it takes not to read it
+		got, known := mark()
+		if got != "" && got != want {
+			t.Fatalf("it has %q, and had %q", got, want)
+		}
+		if got != "" && !known {
+			unknown++
+		}
+		far.Inject(sim.DropReply, 0)
+	}
+	if unknown == 0 {
+		t.Error("the mark was read every time")
+	}
+}
+
 func TestAModuleThatDoesNotTellItsCapacityIsRefused(t *testing.T) {
 	_, err := zfm.Open(t.Context(), config(t, sim.ZFM{Bare: true}.New()))
 	if !errors.Is(err, fingerprint.ErrUnsupported) || !strings.Contains(err.Error(), "capacity") {

@@ -13,6 +13,7 @@ import (
 	"github.com/gatehouse-acs/gatehouse/drivers/iris"
 	"github.com/gatehouse-acs/gatehouse/drivers/osdp"
 	"github.com/gatehouse-acs/gatehouse/drivers/osdp/keyring"
+	"github.com/gatehouse-acs/gatehouse/drivers/serial"
 )
 
 // Settings are the driver's own table in the configuration.
@@ -21,7 +22,7 @@ type Settings struct {
 
 	ring   string                                         // where the readers' keys are
 	sealer *sealer                                        // of the ring; nil: there is none
-	open   func(port string, baud int) (osdp.Line, error) // osdp.OpenSerial
+	open   func(port string, baud int) (osdp.Line, error) // Serial
 	keys   func(line string, address byte) osdp.KeyStore  // in place of the ring
 }
 
@@ -34,7 +35,16 @@ type Line struct {
 }
 
 // DefaultSettings has no line.
-func DefaultSettings() *Settings { return &Settings{open: osdp.OpenSerial, ring: keyring.FileName} }
+func DefaultSettings() *Settings { return &Settings{open: Serial, ring: keyring.FileName} }
+
+// Serial opens a port that nobody else here may have open.
+func Serial(port string, baud int) (osdp.Line, error) {
+	p, err := serial.Open(port, baud)
+	if err != nil {
+		return nil, err // and no line that is not nil
+	}
+	return p, nil
+}
 
 var lineName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
