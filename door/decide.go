@@ -22,6 +22,7 @@ type presented struct {
 	foreign bool      // the card's timing was not the reader's
 
 	entry       *access.Entry
+	recognised  string // by a scanner, though entry may be nil
 	unreadable  bool
 	unread      string // why, in words
 	policy      access.Policy
@@ -61,8 +62,13 @@ func (p *presented) outdated(version uint64) bool {
 // renewed is p as a newer allowlist has it.
 func (p presented) renewed() presented {
 	n := p.again()
+	own := n.proofs
 	n.factor, n.by, n.at, n.proofs = p.factor, p.by, p.at, p.proofs
-	if was, is := p.entry, n.entry; was != nil && is != nil && !(bytes.Equal(was.PIN, is.PIN) && bytes.Equal(was.DuressPIN, is.DuressPIN)) {
+	switch was, is := p.entry, n.entry; {
+	case was == nil || is == nil:
+	case was.Person != is.Person: // whose is nothing but the card
+		n.given, n.outcomes, n.failures = own.given, own.outcomes, 0
+	case !(bytes.Equal(was.PIN, is.PIN) && bytes.Equal(was.DuressPIN, is.DuressPIN)):
 		n.given &^= access.PIN // which was compared with another
 	}
 	if p.earlier != nil {
@@ -72,21 +78,23 @@ func (p presented) renewed() presented {
 	return n
 }
 
-// rules are what the door asks for.
-func (d *Door) rules() []access.Rule {
-	if rules := d.cfg.Allowlist.Rules(d.cfg.Name); rules != nil {
+// rules are what the door asks for on the way in or out.
+func (d *Door) rules(side access.Direction) []access.Rule {
+	if rules := d.cfg.Allowlist.Rules(d.cfg.Name, side); rules != nil {
 		return rules
 	}
-	return d.cfg.Rules
+	return d.cfg.Rules[side]
 }
 
 // decide answers for somebody, now. Whoever was identified in several ways is
-// let in only if each of them is good.
+// let in only if each of them is good, and still names the same person.
 func (d *Door) decide(p *presented) access.Decision {
 	q := d.query(p)
 	dec := access.Decide(&q)
 	for e := p.earlier; e != nil && dec.Granted && !dec.BreakGlass; e = e.earlier {
-		q.Entry = e.entry
+		if q.Entry = e.entry; q.Entry != nil && q.Entry.Person != p.entry.Person {
+			q.Entry = nil
+		}
 		dec = access.Decide(&q)
 	}
 	if p.over && dec.Granted {
@@ -103,7 +111,7 @@ func (d *Door) query(p *presented) access.Query {
 		At: wall, Zone: d.cfg.Zone, Clock: clock,
 		Policy: p.policy, Lockdown: d.lockdown.Load(),
 		Unreadable: p.unreadable, Entry: p.entry,
-		Rules: d.rules(), Given: p.given, Refused: p.refused, Over: p.decided,
+		Rules: d.rules(p.side), Given: p.given, Refused: p.refused, Over: p.decided,
 		Duress: p.duress, DuressOpens: d.cfg.DuressOpens,
 		PersonLocked: p.personLocked, ReaderLocked: p.readerLocked,
 	}
@@ -145,13 +153,17 @@ func (d *Door) draft(p *presented, dec access.Decision) visitorlog.Draft {
 // grant is what the machine needs to know of a decision that was granted, or
 // made under duress; nil of others.
 func (p *presented) grant(dec access.Decision) *Grant {
-	if p.entry == nil || !dec.Granted && !p.duress {
+	if !dec.Granted && !p.duress {
 		return nil
 	}
-	return &Grant{
-		Person: p.entry.Person, Kind: p.entry.Kind, Reader: p.reader, Direction: p.side,
-		Extended: p.entry.Extended, BreakGlass: dec.BreakGlass, At: p.at,
+	g := &Grant{Person: p.recognised, Reader: p.reader, Direction: p.side, BreakGlass: dec.BreakGlass, At: p.at}
+	if e := p.entry; e != nil {
+		g.Person, g.Kind, g.Extended = e.Person, e.Kind, e.Extended
 	}
+	if g.Person == "" {
+		return nil // nobody whom an alarm could be about
+	}
+	return g
 }
 
 // breaksGlass reports whether the badge of somebody does. Their finger does not.
@@ -165,6 +177,8 @@ type appended struct {
 	err      error
 	more     string // what was counted before
 }
+
+var errDiskBusy = errors.New("too much waits for the disk")
 
 // judge decides about somebody for good, records it, and tells the machine. It
 // does not wait longer than Patience for the record.
@@ -190,7 +204,7 @@ func (d *Door) judge(ctx context.Context, who presented) {
 	select {
 	case d.slow <- struct{}{}:
 	default:
-		d.unrecorded(ctx, &who, more, errors.New("too many records wait for the disk"), nil)
+		d.unrecorded(ctx, &who, more, errDiskBusy, nil)
 		return
 	}
 	result := make(chan appended, 1)
@@ -210,7 +224,9 @@ func (d *Door) judge(ctx context.Context, who presented) {
 			d.answer(ctx, a)
 			return
 		case <-delayed.C:
-			d.postEvent(ctx, DecisionDelayed{})
+			if !who.gone {
+				d.postEvent(ctx, DecisionDelayed{})
+			}
 		case <-giveUp.C:
 			d.unrecorded(ctx, &who, more, fmt.Errorf("a record took longer than %v", Patience), result)
 			return

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// Patience is how long after a badge was presented the strike may still
+	// Patience is how long after the last factor was given the strike may still
 	// move for it. Break-glass opens then without a record.
 	Patience = 3 * time.Second
 	// Repeat is how long a card must be away from a reader before it is read
@@ -32,7 +32,7 @@ const (
 	minBackoff   = 100 * time.Millisecond
 	maxBackoff   = 2 * time.Second
 	flushFor     = 2 * time.Second // for the last records, at the end
-	slowAppends  = 8               // that a door waits for at the same time
+	slowWaits    = 8               // for the disk, of a door at the same time
 	maxFaultText = 200             // bytes
 )
 
@@ -87,8 +87,9 @@ type Allowlist interface {
 	Person(id string) (*access.Entry, error)
 	// CheckPIN compares digits, '0' to '9', with what is kept of an entry's PINs.
 	CheckPIN(e *access.Entry, digits []byte) (ok, duress bool)
-	// Rules are those of a door; nil where the policy says nothing of it.
-	Rules(door string) []access.Rule
+	// Rules are those of a door for the way in or out; nil where the policy says
+	// nothing of that.
+	Rules(door string, side access.Direction) []access.Rule
 	Policy(now time.Time) access.Policy
 }
 
@@ -165,12 +166,13 @@ type Config struct {
 	Clock     Clock
 	Logger    *slog.Logger
 
-	// Rules are what the door asks for where the policy says nothing of it; nil:
-	// the badge.
-	Rules        []access.Rule
+	// Rules are what the door asks for on the way in and out, where the policy
+	// says nothing of that; nil: the badge.
+	Rules        map[access.Direction][]access.Rule
 	FactorWindow time.Duration // from one factor to the next; 0: 10 s
 	DuressOpens  bool          // to whoever is threatened; it alarms either way
 	Limits       access.Limits // of failures
+	Secrets      Secrets       // nil: where nobody is ever locked out
 }
 
 // DefaultFactorWindow is how long somebody has for the next factor.
@@ -190,7 +192,7 @@ type Door struct {
 	lockdown atomic.Bool // for decisions: as early as it is known
 	status   atomic.Pointer[Status]
 	records  *recorder
-	slow     chan struct{} // a token for each append that takes too long
+	slow     chan struct{} // a token for whatever waits for the disk
 }
 
 // New checks the configuration of a door.
@@ -209,6 +211,7 @@ func New(cfg Config) (*Door, error) {
 	missing(cfg.Zone == nil, "time zone")
 	missing(cfg.Logger == nil, "logger")
 	missing(cfg.Enrolled == nil && len(cfg.Scanners) > 0, "knowledge of who was enrolled at its scanners")
+	missing(cfg.Secrets == nil && (cfg.Limits.PersonAfter > 0 || cfg.Limits.ReaderAfter > 0), "secrets for lock-outs")
 	errs = append(errs, cfg.Times.Validate())
 	if cfg.FactorWindow < 0 {
 		errs = append(errs, fmt.Errorf("factor_window: %v is shorter than zero", cfg.FactorWindow))
@@ -232,7 +235,7 @@ func New(cfg Config) (*Door, error) {
 		work:  make(chan func(*loop)),
 		ended: make(chan struct{}),
 		sides: map[access.Direction]*side{access.In: {}, access.Out: {}},
-		slow:  make(chan struct{}, slowAppends),
+		slow:  make(chan struct{}, slowWaits),
 	}
 	for i := range d.cfg.Scanners {
 		d.scanners = append(d.scanners, &scanner{ScannerConfig: &d.cfg.Scanners[i], turn: make(chan struct{}, 1), doubts: make(chan error, 1)})

@@ -341,7 +341,7 @@ func TestAPanicInTheLoopLocksTheDoorAndEndsIt(t *testing.T) {
 		b := newBench(t)
 		b.swipe(adasCard)
 		b.expect("lock", "show idle", "0 decision.granted ada granted", "unlock", "show granted")
-		b.clock.broken = true
+		b.clock.broken.Store(true)
 		b.contact.set(true) // whose record needs the time
 		synctest.Wait()
 		if !b.strike.locked() {

@@ -2,6 +2,7 @@ package door
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -16,15 +17,6 @@ type side struct {
 	loan  atomic.Pointer[Loan]
 }
 
-// endLoans ends the loans that nobody has returned.
-func (d *Door) endLoans() {
-	for _, s := range d.sides {
-		if loan := s.loan.Load(); loan != nil {
-			loan.Return()
-		}
-	}
-}
-
 // proved notes a factor that somebody gave.
 func (p *presented) proved(f access.Factor, by string) {
 	p.given |= f
@@ -33,22 +25,60 @@ func (p *presented) proved(f access.Factor, by string) {
 	})
 }
 
-// enrolled finds out at which scanners of the side something of somebody was
-// enrolled.
-func (d *Door) enrolled(p *presented) {
+// lookUpEnrolled finds out at which scanners of the side something of somebody
+// was enrolled.
+func (d *Door) lookUpEnrolled(ctx context.Context, p *presented) {
 	if len(d.scanners) == 0 {
 		return
 	}
-	p.has = make([]bool, len(d.scanners))
-	for i, s := range d.scanners {
-		if s.Direction != p.side {
-			continue
+	person, side := p.entry.Person, p.side
+	p.has, p.enrolledErr = patiently(ctx, d, func() (has []bool, failed error) {
+		has = make([]bool, len(d.scanners))
+		for i, s := range d.scanners {
+			if s.Direction != side {
+				continue
+			}
+			n, err := d.enrolledAt(person, s)
+			if err != nil {
+				failed = err
+			}
+			has[i] = n > 0
 		}
-		n, err := d.enrolledAt(p.entry.Person, s)
-		if err != nil {
-			p.enrolledErr = err
-		}
-		p.has[i] = n > 0
+		return has, failed
+	})
+}
+
+// patiently calls f, which may wait for the disk, and waits for it no longer
+// than Patience: whoever comes next may break the glass.
+func patiently[T any](ctx context.Context, d *Door, f func() (T, error)) (v T, err error) {
+	select {
+	case d.slow <- struct{}{}:
+	default:
+		return v, errDiskBusy
+	}
+	type answer struct {
+		v   T
+		err error
+	}
+	answers := make(chan answer, 1)
+	d.parts.Go(func() {
+		defer func() { <-d.slow }()
+		var a answer
+		a.err = guard(func() (err error) {
+			a.v, err = f()
+			return err
+		})
+		answers <- a
+	})
+	giveUp := time.NewTimer(Patience)
+	defer giveUp.Stop()
+	select {
+	case a := <-answers:
+		return a.v, a.err
+	case <-giveUp.C:
+		return v, fmt.Errorf("no answer within %v", Patience)
+	case <-ctx.Done():
+		return v, ctx.Err()
 	}
 }
 
@@ -58,7 +88,8 @@ func (d *Door) possible(p *presented) access.Factor {
 	var f access.Factor
 	status := d.status.Load()
 	for i, r := range d.cfg.Readers {
-		if r.Direction != p.side || status.Readers[i].Fault != "" {
+		// What was just read says that its reader is well, before the status does.
+		if r.Direction != p.side || status.Readers[i].Fault != "" && r.Name != p.by {
 			continue
 		}
 		f |= r.Factor
@@ -154,25 +185,28 @@ func (d *Door) taker(p *presented, factor string) string {
 func (d *Door) admit(ctx context.Context, who *presented) {
 	first := d.decide(who)
 	if first.Reason == access.ReasonFactorMissing || first.Reason == access.ReasonFactorUnavailable {
-		d.enrolled(who) // which nobody else waits for
+		d.lookUpEnrolled(ctx, who) // which nobody else waits for
+		d.lookUpLockouts(ctx, who)
 		first = d.decide(who)
 	}
-	asked := d.sides[who.side].asked.Load()
-	if first.More == 0 && !who.bearsOn(asked) {
+	if first.More == 0 && !who.bearsOn(d.sides[who.side].asked.Load(), first) {
 		d.judge(ctx, *who)
 		return
-	}
-	if err := d.lookUpLockouts(ctx, who); err != nil {
-		d.post(ctx, func(l *loop) { l.fault("log", err) })
 	}
 	d.post(ctx, func(l *loop) { l.identified(who) })
 }
 
 // bearsOn reports whether somebody at a side makes a difference to what is asked
 // there. A card that nobody knows does not, or noise on a reader's wires would
-// end an attempt.
-func (p *presented) bearsOn(asked *Attempt) bool {
-	return asked != nil && (p.entry != nil || p.answers(asked))
+// end an attempt; nor does somebody else's that opens nothing.
+func (p *presented) bearsOn(asked *Attempt, first access.Decision) bool {
+	switch {
+	case asked == nil:
+		return false
+	case p.answers(asked), first.Granted:
+		return true
+	}
+	return p.entry != nil && p.entry.Person == asked.Person
 }
 
 // answers reports whether a reader that matches by itself was asked for what it
@@ -181,10 +215,17 @@ func (p *presented) answers(asked *Attempt) bool {
 	return !p.unreadable && p.factor != access.Badge && asked.More.Has(p.factor)
 }
 
+// attempt is the attempt at a side to which something may be added: none once its
+// time is over, though the tick that ends it is still to come.
+func (l *loop) attempt(side access.Direction) (Attempt, bool) {
+	a, ok := l.m.Attempt(side)
+	return a, ok && time.Now().Before(a.Until)
+}
+
 // identified lets the machine gather what somebody gave.
 func (l *loop) identified(who *presented) {
 	l.sourcesOf(who)
-	a, ok := l.m.Attempt(who.side)
+	a, ok := l.attempt(who.side)
 	switch same := ok && who.entry != nil && a.Person == who.entry.Person; {
 	case same:
 		who.goesOn(&a)
@@ -193,7 +234,7 @@ func (l *loop) identified(who *presented) {
 		// It was asked for somebody's own, and saw somebody else's.
 		l.step(Failed{a.Side, a.ID, who.factor, who.by, visitorlog.OutcomeNoMatch})
 	case who.entry == nil: // and what they would have answered is over
-		l.parts.Go(func() { l.judge(l.running, *who) })
+		l.judgeAside(*who)
 	default:
 		l.prove(who)
 	}
@@ -201,7 +242,7 @@ func (l *loop) identified(who *presented) {
 
 // given lets the machine gather a factor that an attempt asked for.
 func (l *loop) given(asked *Attempt, f access.Factor, by string, duress bool, at time.Time) {
-	a, ok := l.m.Attempt(asked.Side)
+	a, ok := l.attempt(asked.Side)
 	if !ok || a.ID != asked.ID {
 		return
 	}
@@ -286,5 +327,18 @@ func (l *loop) conclude(c Conclude) {
 		l.decided(&who, dec, p.decides)
 		return
 	}
-	l.parts.Go(func() { l.judge(l.running, who) })
+	l.judgeAside(who)
+}
+
+// judgeAside is judge while the loop goes on. A panic is the loop's all the same.
+func (l *loop) judgeAside(who presented) {
+	l.parts.Go(func() {
+		err := guard(func() error {
+			l.judge(l.running, who)
+			return nil
+		})
+		if err != nil {
+			l.post(l.running, func(*loop) { panic(err) })
+		}
+	})
 }

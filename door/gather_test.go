@@ -34,8 +34,8 @@ type vault struct {
 	enrolled *drawer
 }
 
-// asks makes rules of sets such as badge+fingerprint.
-func asks(t testing.TB, sets ...string) []access.Rule {
+// asks makes rules for the way in, of sets such as badge+fingerprint.
+func asks(t testing.TB, sets ...string) map[access.Direction][]access.Rule {
 	rule := access.Rule{Schedule: access.Always()}
 	for _, s := range sets {
 		f, err := access.ParseFactors(s)
@@ -44,7 +44,7 @@ func asks(t testing.TB, sets ...string) []access.Rule {
 		}
 		rule.AnyOf = append(rule.AnyOf, f)
 	}
-	return []access.Rule{rule}
+	return map[access.Direction][]access.Rule{access.In: {rule}}
 }
 
 // newVault makes a door that asks for any of the sets.
@@ -272,16 +272,38 @@ func TestAnotherPersonsBadgeEndsAnAttempt(t *testing.T) {
 	})
 }
 
-func TestACardThatNobodyKnowsDoesNotEndAnAttempt(t *testing.T) {
+func TestWhoeverIsAskedSeesNothingOfTheRecordOfTheOneBefore(t *testing.T) {
 	onBench(t, func(t *testing.T) {
 		v := newVault(t, []string{"badge+fingerprint"})
 		v.swipe(adasCard)
 		synctest.Wait()
-		v.swipe(badge.Credential{Format: "H10301", Facility: 9, Number: 9})
-		v.expect("0 decision.denied unknown", "show denied")
-		v.touch(adasFinger)
-		v.expect("1 decision.granted ada granted", "unlock", "show granted")
+		v.log.set(nil, 2*delayedAfter)
+		v.swipe(bobsCard)
+		synctest.Wait()
+		v.take()
+		time.Sleep(time.Second)
+		v.expect("0 decision.denied ada factor_missing (another person came)")
 	})
+}
+
+func TestACardThatOpensNothingDoesNotEndAnAttempt(t *testing.T) {
+	for _, c := range []struct {
+		card badge.Credential
+		want string
+	}{
+		{badge.Credential{Format: "H10301", Facility: 9, Number: 9}, "0 decision.denied unknown"},
+		{gonesOne, "0 decision.denied gone revoked"},
+	} {
+		onBench(t, func(t *testing.T) {
+			v := newVault(t, []string{"badge+fingerprint"})
+			v.swipe(adasCard)
+			synctest.Wait()
+			v.swipe(c.card)
+			v.expect(c.want, "show denied")
+			v.touch(adasFinger)
+			v.expect("1 decision.granted ada granted", "unlock", "show granted")
+		})
+	}
 }
 
 func TestNobodyIsAskedForAFingerInVain(t *testing.T) {
@@ -352,6 +374,156 @@ func TestABreakGlassBadgeDoesNotWaitForWhatWasEnrolled(t *testing.T) {
 		v := newVault(t, []string{"badge+fingerprint"}, func(v *vault) { v.enrolled.hangs = hangs })
 		v.swipe(evesCard)
 		v.expect("0 decision.granted eve granted_break_glass", "unlock", "1 break_glass eve because of 0", "show granted")
+	})
+}
+
+func TestABreakGlassBadgeDoesNotWaitForWhatIsLookedUpForOthers(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		hangs func(*vault, chan struct{})
+	}{
+		{"what was enrolled", func(v *vault, hangs chan struct{}) { v.enrolled.hangs = hangs }},
+		{"who is locked out", func(v *vault, hangs chan struct{}) {
+			v.cfg.Limits, v.cfg.Secrets = access.Limits{PersonAfter: 3, For: time.Hour}, newSecrets(t)
+			v.cfg.Log = stuck{v.log, hangs}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			onBench(t, func(t *testing.T) {
+				hangs := make(chan struct{})
+				v := newVault(t, []string{"badge+fingerprint"}, func(v *vault) { tt.hangs(v, hangs) })
+				v.swipe(adasCard)
+				go v.swipe(evesCard)
+				time.Sleep(Patience)
+				synctest.Wait()
+				if v.strike.locked() {
+					t.Error("the badge is not even read")
+				}
+				close(hangs)
+			})
+		})
+	}
+}
+
+// stuck is a log that can be written, and not read until hangs is closed.
+type stuck struct {
+	*paper
+	hangs chan struct{}
+}
+
+func (s stuck) State(context.Context, string) ([]byte, error) {
+	<-s.hangs
+	return nil, nil
+}
+
+func TestAPanicBesideTheLoopLocksTheDoorAndEndsIt(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		v := newVault(t, []string{"badge+fingerprint"}, func(v *vault) {
+			v.cfg.Times.Unlock, v.cfg.Times.UnlockExtended = time.Minute, time.Minute
+			v.cfg.Contact = nil
+		})
+		v.out <- frame(t, evesCard) // opens
+		v.swipe(adasCard)
+		synctest.Wait()
+		v.clock.broken.Store(true)
+		time.Sleep(DefaultFactorWindow)
+		synctest.Wait()
+		if !v.strike.locked() {
+			t.Error("unlocked after a panic")
+		}
+		if err := v.stop(); err == nil || !strings.Contains(err.Error(), "the clock broke") {
+			t.Errorf("Run returned %v", err)
+		}
+	})
+}
+
+// panicky is an allowlist that panics when it is asked for a person.
+type panicky struct{ *list }
+
+func (panicky) Person(string) (*access.Entry, error) { panic("no such page") }
+
+func TestAPanicAboutWhomAScannerKnowsLocksTheDoorAndIsReported(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		v := newVault(t, []string{"badge+fingerprint"}, identifying, func(v *vault) { v.cfg.Allowlist = panicky{v.list} })
+		v.out <- frame(t, evesCard)
+		synctest.Wait()
+		v.touch(adasFinger)
+		synctest.Wait()
+		v.holds(v.find(visitorlog.ReaderFault).Record.Data.Detail, "panic: no such page")
+		if !v.strike.locked() {
+			t.Error("unlocked after a panic")
+		}
+		time.Sleep(2 * panicOver)
+		if !v.sensor.asks() {
+			t.Error("it is not used again")
+		}
+	})
+}
+
+func TestACardThatBecomesAnothersTakesNobodysFingerAlong(t *testing.T) {
+	for _, first := range []string{"badge", "finger"} {
+		t.Run("first the "+first, func(t *testing.T) {
+			onBench(t, func(t *testing.T) {
+				v := newVault(t, []string{"badge+fingerprint"}, identifying)
+				give := []func(){func() { v.swipe(adasCard) }, func() { v.touch(adasFinger) }}
+				if first == "finger" {
+					slices.Reverse(give)
+				}
+				give[0]()
+				synctest.Wait()
+				v.take()
+				v.log.set(nil, 50*time.Millisecond)
+				give[1]()
+				synctest.Wait()
+				v.list.mu.Lock()
+				v.list.entries[adasCard] = v.list.entries[bobsCard]
+				v.list.newer++
+				v.list.mu.Unlock()
+				time.Sleep(time.Second)
+				v.expect("0 decision.denied bob factor_missing", "show denied")
+				v.holds(v.last(), "badge proved at v-in, fingerprint missing at v-finger")
+			})
+		})
+	}
+}
+
+func TestACardThatHasBecomeAnothersSpoilsTheFingerAfterIt(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		eyes := make(wires)
+		v := newVault(t, []string{"badge+iris"}, func(v *vault) {
+			v.cfg.Readers = append(v.cfg.Readers, ReaderConfig{
+				Name: "v-eye", Direction: access.In, Formats: v.cfg.Readers[0].Formats, Reader: eyes, Factor: access.Iris,
+			})
+			ada := *v.list.entries[adasCard]
+			v.list.entries[gonesOne] = &ada // what the eye's reader says of her
+		})
+		v.swipe(adasCard)
+		v.expect("show ask_iris")
+		v.log.set(nil, 50*time.Millisecond)
+		eyes <- frame(t, gonesOne)
+		synctest.Wait()
+		v.list.mu.Lock()
+		v.list.entries[adasCard] = v.list.entries[bobsCard]
+		v.list.newer++
+		v.list.mu.Unlock()
+		time.Sleep(time.Second)
+		v.expect("0 decision.denied ada unknown", "show denied")
+	})
+}
+
+func TestTheFirstBadgeAfterAReadersFaultIsAskedForItsPIN(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		v := newVault(t, []string{"badge+pin"})
+		for range 10 { // who is first, the status or the badge, is a matter of luck
+			v.in <- errors.New("noise")
+			time.Sleep(minBackoff)
+			v.swipe(adasCard)
+			synctest.Wait()
+			if a := v.door.Status().Attempts; len(a) != 1 {
+				t.Fatalf("attempts %+v", a)
+			}
+			time.Sleep(2 * DefaultFactorWindow)
+		}
 	})
 }
 
@@ -448,6 +620,31 @@ func TestWhoHasNothingEnrolledIsTold(t *testing.T) {
 		v.swipe(bobsCard)
 		v.expect("3 door.fault false (enrolled: database is locked)", "show ask_fingerprint")
 	})
+}
+
+func TestAScannerThatIsAskedForIsNotGivenUpForAPassingFault(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		v := newVault(t, []string{"badge+fingerprint"}, func(v *vault) { v.cfg.Enrolled = &passing{drawer: v.enrolled} })
+		v.swipe(adasCard)
+		v.expect("0 door.fault true (enrolled: database is locked)", "show ask_fingerprint")
+		time.Sleep(minBackoff)
+		v.expect("1 door.fault false (enrolled: database is locked)")
+		v.touch(adasFinger)
+		v.expect("2 decision.granted ada granted", "unlock", "show granted")
+	})
+}
+
+// passing is a drawer that cannot be opened the second time.
+type passing struct {
+	*drawer
+	n int
+}
+
+func (p *passing) References(person, scanner string) ([]biometric.Reference, error) {
+	if p.n++; p.n == 2 {
+		return nil, errors.New("database is locked")
+	}
+	return p.drawer.References(person, scanner)
 }
 
 func TestAPINIsAskedForOnlyByARule(t *testing.T) {
@@ -579,6 +776,33 @@ func TestAFingerMayComeFirst(t *testing.T) {
 		v.expect("0 decision.granted ada granted", "unlock", "show granted")
 		v.holds(v.last(), "fingerprint proved at v-finger, badge proved at v-in")
 	})
+}
+
+func TestABadgeThatComesAsTheWindowEndsBeginsAnew(t *testing.T) {
+	for range 10 { // which comes first, the badge or the tick, is a matter of luck
+		onBench(t, func(t *testing.T) {
+			v := newVault(t, []string{"badge+fingerprint"}, identifying, func(v *vault) { v.cfg.Strike = lazy{v.strike} })
+			v.touch(adasFinger)
+			v.expect("show ask_badge")
+			time.Sleep(DefaultFactorWindow - time.Second)
+			v.out <- frame(t, evesCard) // the loop has its hands full
+			time.Sleep(time.Second)
+			v.swipe(adasCard)
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			if a := v.door.Status().Attempts; len(a) != 1 || !slices.Equal(a[0].Asked, []string{"fingerprint"}) {
+				t.Errorf("attempts %+v", a)
+			}
+		})
+	}
+}
+
+// lazy is a strike that takes its time.
+type lazy struct{ *relay }
+
+func (l lazy) Unlock() error {
+	time.Sleep(2 * time.Second)
+	return l.relay.Unlock()
 }
 
 func TestWhoMayNotBeIdentifiedByAFingerIsUnknown(t *testing.T) {
@@ -750,6 +974,14 @@ func TestDuressAlarmsThoughTheDoorStaysLockedForAnotherReason(t *testing.T) {
 	})
 }
 
+func TestDuressAlarmsThoughThePersonMayNotBeIdentifiedByAFinger(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		v := newVault(t, []string{"badge+fingerprint"}, identifying, func(v *vault) { v.list.persons = nil })
+		v.touch(adasFear)
+		v.expect("0 decision.denied unknown", "1 duress ada because of 0", "show denied")
+	})
+}
+
 func TestDuressIsNeverOnlyCounted(t *testing.T) {
 	onBench(t, func(t *testing.T) {
 		v := newVault(t, []string{"badge+fingerprint"}, func(v *vault) { v.cfg.DuressOpens = false })
@@ -800,6 +1032,34 @@ func TestThePolicysRulesComeBeforeTheDoorsOwn(t *testing.T) {
 		v.swipe(adasCard)
 		v.expect("show ask_pin")
 	})
+}
+
+func TestLeavingAsksForTheBadgeUnlessARuleSaysOtherwise(t *testing.T) {
+	for _, tt := range []struct {
+		name          string
+		policy, own   map[access.Direction][]access.Rule
+		want, outside []string
+	}{
+		{"rules for the way in alone", asks(t, "badge+pin"), asks(t, "badge+fingerprint"),
+			[]string{"0 decision.granted ada granted", "unlock", "show granted"}, []string{"show ask_pin"}},
+		{"the door's own for the way out", asks(t, "badge+pin"), map[access.Direction][]access.Rule{access.Out: asks(t, "badge+fingerprint")[access.In]},
+			[]string{"0 decision.denied ada factor_unavailable", "show denied"}, []string{"show ask_pin"}},
+		{"the policy's for the way out", map[access.Direction][]access.Rule{access.Out: asks(t, "badge+pin")[access.In]}, asks(t, "badge+fingerprint"),
+			[]string{"0 decision.denied ada factor_unavailable", "show denied"}, []string{"show ask_fingerprint"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			onBench(t, func(t *testing.T) {
+				v := newVault(t, nil, func(v *vault) { v.list.rules, v.cfg.Rules = tt.policy, tt.own })
+				v.out <- frame(t, adasCard)
+				v.expect(tt.want...)
+			})
+			onBench(t, func(t *testing.T) {
+				v := newVault(t, nil, func(v *vault) { v.list.rules, v.cfg.Rules = tt.policy, tt.own })
+				v.swipe(adasCard)
+				v.expect(tt.outside...)
+			})
+		})
+	}
 }
 
 func TestRulesThatBecomeEasierDoNotOpenForWhoHasGone(t *testing.T) {

@@ -103,6 +103,15 @@ func (l *Loan) Show(p Pattern) {
 	})
 }
 
+// endLoans ends the loans that nobody has returned.
+func (d *Door) endLoans() {
+	for _, s := range d.sides {
+		if loan := s.loan.Load(); loan != nil {
+			loan.Return()
+		}
+	}
+}
+
 // offer hands over a badge if somebody waits for one.
 func (l *Loan) offer(e *access.Entry) {
 	select {

@@ -57,8 +57,9 @@ func (b *book) note(do appendFunc, ctx context.Context, write func(*visitorlog.T
 
 // secrets are the keys of a controller's log.
 type secrets struct {
+	*keys.Pepper
+	*keys.Sealer
 	signer *keys.Signer
-	sealer *keys.Sealer
 }
 
 func newSecrets(t *testing.T) secrets {
@@ -75,7 +76,11 @@ func newSecrets(t *testing.T) secrets {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return secrets{signer, sealer}
+	pepper, err := keys.ParsePepper(keys.GeneratePepper())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return secrets{pepper, sealer, signer}
 }
 
 func openBook(t *testing.T, dir string, s secrets, j *journal, c *wall) *book {
@@ -85,7 +90,7 @@ func openBook(t *testing.T, dir string, s secrets, j *journal, c *wall) *book {
 		t.Fatal(err)
 	}
 	l, err := visitorlog.Open(dir, visitorlog.Options{
-		Controller: "north-1", Signer: s.signer, Verifier: verifier, Note: s.signer.NoteSigner, NoteVerifier: verifier.NoteVerifier, Sealer: s.sealer,
+		Controller: "north-1", Signer: s.signer, Verifier: verifier, Note: s.signer.NoteSigner, NoteVerifier: verifier.NoteVerifier, Sealer: s.Sealer,
 		Clock: func() (time.Time, visitorlog.Clock) {
 			m := c.Moment()
 			return m.Wall, visitorlog.Clock{State: m.Clock, Boot: m.Boot, UptimeMS: m.Uptime.Milliseconds()}
@@ -102,7 +107,7 @@ func locking(t *testing.T, dir string, s secrets, limits access.Limits, change .
 	t.Helper()
 	var kept *book
 	v := newVault(t, []string{"badge+fingerprint", "badge+pin"}, append(change, func(v *vault) {
-		v.cfg.Limits = limits
+		v.cfg.Limits, v.cfg.Secrets = limits, s
 		kept = openBook(t, dir, s, v.journal, v.clock)
 		v.cfg.Log = kept
 	})...)
@@ -239,6 +244,21 @@ func TestAReaderWhereTooMuchFailsTakesNobody(t *testing.T) {
 		time.Sleep(time.Minute)
 		v.answers()
 
+		// Whoever proves who they are forgives it: what counts is in a row.
+		time.Sleep(limits.For)
+		v.fails(adasCard, 3)
+		v.swipe(bobsCard)
+		synctest.Wait()
+		v.types("8#")
+		v.answered("denied ada factor_mismatch", "granted bob granted")
+		time.Sleep(Repeat)
+		v.fails(adasCard, 3)
+		v.answered("denied ada factor_mismatch")
+		v.swipe(bobsCard)
+		synctest.Wait()
+		v.types("8#")
+		v.answered("granted bob granted")
+
 		// The same of a scanner that sees fingers which it does not know.
 		for range 4 {
 			v.touch(nobodys)
@@ -355,4 +375,74 @@ func TestEveryFailureCountsHoweverOften(t *testing.T) {
 			t.Errorf("%d answers: %q", len(got), got[len(got)-1])
 		}
 	})
+}
+
+func TestDamagedFailuresLockOutForOnceAndHoldUpNoRecord(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		v, kept := locking(t, t.TempDir(), newSecrets(t), access.Limits{ReaderAfter: 9, For: time.Hour})
+		_, err := kept.Append(t.Context(), func(tx *visitorlog.Tx) (visitorlog.Draft, error) {
+			draft := visitorlog.Draft{Type: visitorlog.RequestToExit, Data: visitorlog.Data{Door: "vault"}}
+			return draft, tx.Set(readerKey("v-in"), []byte("damaged"))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.swipe(adasCard)
+		if got, want := v.answers(), []string{"denied ada reader_locked_out (what was kept of the reader's failures is damaged: the reader is locked out for 1h0m0s)"}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		time.Sleep(59 * time.Minute)
+		v.swipe(adasCard)
+		if got, want := v.answers(), []string{"denied ada reader_locked_out"}; !slices.Equal(got, want) {
+			t.Errorf("before the hour is over: %q, want %q", got, want)
+		}
+		v.swipe(evesCard)
+		synctest.Wait()
+		if v.strike.locked() {
+			t.Error("locked to a badge that breaks the glass")
+		}
+		v.answers()
+		time.Sleep(2 * time.Minute)
+		v.swipe(adasCard)
+		synctest.Wait()
+		v.types(adasPIN + "#")
+		if got, want := v.answers(), []string{"granted ada granted"}; !slices.Equal(got, want) {
+			t.Errorf("after the hour: %q, want %q", got, want)
+		}
+		if n := v.door.Status().Counts.Pending; n != 0 {
+			t.Errorf("%d records wait", n)
+		}
+	})
+}
+
+func TestWhoIsLockedOutNowIsNamed(t *testing.T) {
+	now := access.Moment{Wall: time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC), Clock: access.ClockSynchronised, Boot: "b", Uptime: time.Hour}
+	limits := access.Limits{PersonAfter: 2, ReaderAfter: 3, For: 5 * time.Minute}
+	s := newSecrets(t)
+	failed := func(times int, ago time.Duration) access.Failures {
+		then := now
+		then.Wall, then.Uptime = now.Wall.Add(-ago), now.Uptime-ago
+		var f access.Failures
+		for range times {
+			f = f.Add(then, limits.For)
+		}
+		return f
+	}
+	states := map[string][]byte{
+		readerKey("a"): failed(3, 0).Bytes(), readerKey("b"): failed(2, 0).Bytes(), readerKey("c"): []byte("damaged"),
+		personKey(s, "p-4"): []byte("damaged"),
+	}
+	for person, f := range map[string]access.Failures{"p-1": failed(2, time.Minute), "p-2": failed(1, time.Minute), "p-3": failed(2, time.Hour)} {
+		states[personKey(s, person)] = sealFailures(s, person, f)
+	}
+	for key, state := range states {
+		if strings.Contains(key+string(state), "p-1") {
+			t.Errorf("the state %q names somebody", key)
+		}
+	}
+	states[personKey(s, "p-5")] = states[personKey(s, "p-1")] // of somebody else
+	people, readers := LockedOut(states, s, now, limits)
+	if !slices.Equal(people, []string{"p-1"}) || !slices.Equal(readers, []string{"a"}) {
+		t.Errorf("people %v, readers %v", people, readers)
+	}
 }

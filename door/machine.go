@@ -452,6 +452,9 @@ func (s *step) grant(g *Grant) {
 	} else if until.After(m.until) {
 		m.until = until
 	}
+	if m.asked() != "" { // of somebody on the other side, by the same light
+		s.show(Granted)
+	}
 	if g.BreakGlass {
 		s.do(Record{Type: visitorlog.BreakGlass, Grant: g})
 		s.do(Alarm{visitorlog.BreakGlass, g})

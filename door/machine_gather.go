@@ -22,7 +22,7 @@ type Attempt struct {
 	More     access.Factor // of which any is asked for next
 	Refused  access.Factor // the one that was given last and is not the person's; 0: none
 	Duress   bool
-	Until    time.Time // when it is over, unless a factor is given before
+	Until    time.Time // when it is over, unless another factor is given before
 	Failures int       // factors that were refused
 	Outcomes []visitorlog.FactorOutcome
 
@@ -155,6 +155,9 @@ func (s *step) proved(ev Proved) {
 		g.attempt = &Attempt{ID: m.attempts, Side: g.side, Person: ev.Person, tries: Tries}
 	}
 	a := g.attempt
+	if a.Given&^ev.Factor == 0 || !a.Given.Has(ev.Factor) { // one that is given again makes no other one newer
+		a.Until = s.now.Add(m.window)
+	}
 	if !a.Given.Has(ev.Factor) {
 		a.Given |= ev.Factor
 		a.Refused = 0
@@ -163,7 +166,6 @@ func (s *step) proved(ev Proved) {
 		})
 	}
 	a.Duress = a.Duress || ev.Duress
-	a.Until = s.now.Add(m.window)
 	a.tries = min(a.tries, ev.Tries)
 	a.More, a.who = ev.More, ev.who
 	if a.More == 0 || m.lockdown {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -236,7 +237,7 @@ type list struct {
 	mu      sync.Mutex
 	entries map[badge.Credential]*access.Entry
 	persons map[string]*access.Entry // who may be identified without a card
-	rules   []access.Rule
+	rules   map[access.Direction][]access.Rule
 	newer   uint64 // versions than the first
 	err     error
 }
@@ -253,10 +254,10 @@ func (l *list) Person(id string) (*access.Entry, error) {
 	return l.persons[id], l.err
 }
 
-func (l *list) Rules(string) []access.Rule {
+func (l *list) Rules(_ string, side access.Direction) []access.Rule {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.rules
+	return l.rules[side]
 }
 
 // CheckPIN compares with PINs that are kept in clear here.
@@ -424,14 +425,14 @@ func (d *drawer) fail(err error) {
 
 // wall is a clock that may panic.
 type wall struct {
-	broken bool
+	broken atomic.Bool
 	boot   string
 	unset  bool
 	booted time.Time
 }
 
 func (w *wall) Now() (time.Time, access.ClockState) {
-	if w.broken {
+	if w.broken.Load() {
 		panic("the clock broke")
 	}
 	if w.unset {

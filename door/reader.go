@@ -223,8 +223,8 @@ func (d *Door) typed(ctx context.Context, k *keypad, read badge.Read) {
 	case err != nil:
 		d.postEvent(ctx, Unclear{r.Direction, a.ID})
 	case pin != nil:
+		defer pin.Clear()
 		ok, duress := d.cfg.Allowlist.CheckPIN(a.who.entry, pin.Digits())
-		pin.Clear()
 		if !ok {
 			d.postEvent(ctx, Failed{r.Direction, a.ID, access.PIN, r.Name, visitorlog.OutcomeNoMatch})
 			return

@@ -115,10 +115,16 @@ func (l *loop) arrange() {
 				return
 			}
 			defer func() { <-s.turn }()
-			if want.identify {
-				l.identifyAt(ctx, s)
-			} else {
-				l.verifyAt(ctx, s, asked)
+			err := guard(func() error {
+				if want.identify {
+					l.identifyAt(ctx, s)
+				} else {
+					l.verifyAt(ctx, s, asked)
+				}
+				return nil
+			})
+			if err != nil { // not the scanner's own, but nobody may use it as if all were well
+				l.doubt(s, err)
 			}
 		})
 	}
@@ -151,15 +157,21 @@ func (d *Door) scan(ctx context.Context, s *scanner, with []biometric.Reference)
 	case ctx.Err() != nil:
 		return biometric.Match{}, false
 	case err != nil:
-		s.well.Store(false)
-		d.post(d.running, func(l *loop) { l.broke(scannerPart(s.Name), err) })
-		select {
-		case s.doubts <- err:
-		default:
-		}
+		d.doubt(s, err)
 		return biometric.Match{}, false
 	}
 	return m, true
+}
+
+// doubt makes known what is wrong with a scanner, and has Watch say anew whether
+// it is well.
+func (d *Door) doubt(s *scanner, err error) {
+	s.well.Store(false)
+	d.post(d.running, func(l *loop) { l.broke(scannerPart(s.Name), err) })
+	select {
+	case s.doubts <- err:
+	default:
+	}
 }
 
 // seen reports whether somebody is seen who was not just there: a finger that is
@@ -196,11 +208,22 @@ func (d *Door) references(person string, s *scanner) (references []biometric.Ref
 // verifyAt compares whoever comes with the person of an attempt until the
 // attempt is over, or they are that person.
 func (d *Door) verifyAt(ctx context.Context, s *scanner, asked *Attempt) {
-	references, err := d.references(asked.Person, s)
+	var references []biometric.Reference
+	for wait := time.Duration(0); ; {
+		var err error
+		references, err = d.references(asked.Person, s)
+		d.post(ctx, func(l *loop) { l.fault("enrolled", err) })
+		if err == nil {
+			break
+		}
+		wait = longer(wait)
+		if sleep(ctx, wait); ctx.Err() != nil {
+			return
+		}
+	}
 	defer biometric.Clear(references)
-	d.post(ctx, func(l *loop) { l.fault("enrolled", err) })
-	if err != nil || len(references) == 0 {
-		return
+	if len(references) == 0 {
+		return // with none a scanner would take anybody
 	}
 	for {
 		m, ok := d.scan(ctx, s, references)
@@ -280,6 +303,7 @@ func (d *Door) recognised(s *scanner, m biometric.Match) {
 // identifyPerson looks somebody up who was recognised; an empty person is nobody.
 func (d *Door) identifyPerson(s *scanner, person string, at time.Time) presented {
 	p := d.atScanner(s, at)
+	p.recognised = person
 	p.again = func() presented { return d.identifyPerson(s, person, at) }
 	if person == "" {
 		p.unread = "the scanner knows somebody who was not enrolled here"
@@ -304,9 +328,7 @@ func (d *Door) stranger(s *scanner, m biometric.Match) {
 	if m.Outcome == biometric.Fake {
 		who.detail = "the scanner found that it does not live"
 	}
-	if err := d.lookUpLockouts(d.running, &who); err != nil {
-		d.post(d.running, func(l *loop) { l.fault("log", err) })
-	}
+	d.lookUpLockouts(d.running, &who)
 	d.judge(d.running, who)
 }
 

@@ -93,7 +93,7 @@ func (k known) Person(string) (*access.Entry, error)             { return nil, n
 func (k known) CheckPIN(e *access.Entry, digits []byte) (bool, bool) {
 	return len(e.PIN) > 0 && bytes.Equal(e.PIN, digits), false
 }
-func (k known) Rules(string) []access.Rule { return nil }
+func (k known) Rules(string, access.Direction) []access.Rule { return nil }
 func (k known) Policy(time.Time) access.Policy {
 	return access.Policy{Version: 1, Freshness: access.Fresh}
 }
@@ -254,7 +254,7 @@ func TestAtASiteTheStrikeMovesOnlyAfterTheRecordIsDurable(t *testing.T) {
 func TestAtASiteABadgeAndItsPINOpen(t *testing.T) {
 	p := newPlace(t, func(cfg *door.Config) {
 		cfg.Readers[0].Keypad = badge.Keypad4Bit
-		cfg.Rules = []access.Rule{{Schedule: access.Always(), AnyOf: []access.Factor{access.Badge | access.PIN}}}
+		cfg.Rules = map[access.Direction][]access.Rule{access.In: {{Schedule: access.Always(), AnyOf: []access.Factor{access.Badge | access.PIN}}}}
 	})
 	before := len(p.records(1))
 	p.must(p.site.Swipe("in", p.cards[0]))
