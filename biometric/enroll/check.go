@@ -22,7 +22,7 @@ const (
 	SlotWithoutRow Kind = "slot_without_row" // the scanner keeps what nobody enrolled; it matches nobody
 	RowWithoutSlot Kind = "row_without_slot" // the scanner lost what somebody enrolled
 	NotListed      Kind = "not_on_allowlist" // the person is not on the allowlist any more
-	Exchanged      Kind = "exchanged"        // enrolled at a scanner that is not there any more
+	Exchanged      Kind = "exchanged"        // at a scanner that is not there any more: nobody can look into it
 	Unreadable     Kind = "unreadable"       // the row does not open; it matches nobody
 	SlotOwed       Kind = "owed"             // revoked or undone, and the slot is still to be emptied
 )
@@ -177,12 +177,13 @@ func (d *Desk) compareRows(ctx context.Context) ([]Finding, error) {
 	var findings []Finding
 	for _, r := range rows {
 		serial, met := d.o.Store.Serial(r.Scanner)
+		_, here := d.scanners[r.Scanner]
 		switch {
 		case r.Fault != nil:
 			findings = append(findings, found(Unreadable, r))
-		case r.State == enrolled.Pending: // a session goes on
-		case met && r.Serial != serial:
-			findings = append(findings, found(Exchanged, r))
+		case met && r.Serial != serial, !here && r.State != enrolled.Active:
+			findings = append(findings, found(Exchanged, r)) // nobody can empty that slot
+		case r.State == enrolled.Pending && d.isEnrolling(r.Person):
 		case r.State != enrolled.Active:
 			findings = append(findings, found(SlotOwed, r))
 		case !known[r.Person]:
@@ -256,6 +257,7 @@ func (d *Desk) wipe(ctx context.Context, f Finding) error {
 		return err
 	}
 	defer release()
+	defer s.want()()
 	reach, cancel := context.WithTimeout(ctx, reachWithin)
 	defer cancel()
 	about, _, err := d.meet(reach, s)
@@ -300,10 +302,7 @@ func (d *Desk) Run(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
-		err := d.settle(ctx)
-		if err == nil {
-			err = d.checkIfDue(ctx)
-		}
+		err := d.tend(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -320,6 +319,12 @@ func (d *Desk) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// tend is done every minute. A scanner that is away, and owes something, keeps
+// no other from being looked into.
+func (d *Desk) tend(ctx context.Context) error {
+	return errors.Join(d.settle(ctx), d.checkIfDue(ctx))
 }
 
 // due says whether the scanners were not looked into since the last time that

@@ -35,10 +35,11 @@ func (d *Desk) Copy(ctx context.Context, person, from, to, operator string, t Ta
 		return err
 	}
 	defer release()
+	defer d.begin(person)()
 	c := &copying{d: d, t: t, from: source, to: target, person: person, operator: operator}
 	defer func() {
-		if !c.recorded {
-			err = errors.Join(err, d.drop(context.WithoutCancel(ctx), target, c.made...))
+		if err != nil {
+			err = errors.Join(err, d.cleanHeld(context.WithoutCancel(ctx), target))
 		}
 	}()
 	return c.copy(ctx)
@@ -55,7 +56,6 @@ type copying struct {
 	used          []uint32 // slots of the target, before
 	session       enrolled.Session
 	made          []enrolled.Row
-	recorded      bool
 }
 
 func (c *copying) copy(ctx context.Context) (err error) {
@@ -101,7 +101,7 @@ func (c *copying) copy(ctx context.Context) (err error) {
 	if err := c.readBack(ctx); err != nil {
 		return err
 	}
-	c.recorded, err = c.d.commit(ctx, visitorlog.Draft{
+	_, err = c.d.commit(ctx, visitorlog.Draft{
 		Type: visitorlog.EnrollmentMade, Subject: c.person, Data: visitorlog.Data{Reader: c.to.name, Enrollment: made},
 	}, c.session, "")
 	if err == nil {

@@ -90,6 +90,9 @@ type Desk struct {
 
 	committing sync.Mutex // held from a record of an enrolment until its approval
 
+	people    sync.Mutex
+	enrolling map[string]int // sessions and copies that go on, by person
+
 	mu     sync.Mutex
 	report Report // of the last check
 	fault  error  // of the last check or settlement
@@ -100,11 +103,37 @@ type scanner struct {
 	biometric.Enroller
 	name string
 	turn chan struct{} // held by whoever changes what it keeps
+
+	mu      sync.Mutex
+	wanted  int           // by how many, who do not wait for a person
+	changed chan struct{} // closed when that becomes none, or one; nil: nobody waits for it
 }
 
 // New makes a Desk without scanners.
 func New(o Options) *Desk {
-	return &Desk{o: o, scanners: map[string]*scanner{}, sessionTime: SessionTime}
+	return &Desk{o: o, scanners: map[string]*scanner{}, sessionTime: SessionTime, enrolling: map[string]int{}}
+}
+
+// begin says that a person is being enrolled, until done is called: nothing of
+// theirs is revoked meanwhile, which the end of it would undo.
+func (d *Desk) begin(person string) (done func()) {
+	d.people.Lock()
+	defer d.people.Unlock()
+	d.enrolling[person]++
+	return func() {
+		d.people.Lock()
+		defer d.people.Unlock()
+		if d.enrolling[person]--; d.enrolling[person] == 0 {
+			delete(d.enrolling, person)
+		}
+	}
+}
+
+// isEnrolling reports whether a person is being enrolled.
+func (d *Desk) isEnrolling(person string) bool {
+	d.people.Lock()
+	defer d.people.Unlock()
+	return d.enrolling[person] > 0
 }
 
 var (
@@ -170,7 +199,7 @@ type committed struct {
 
 // commit writes the record of an enrolment and approves its rows. What is not
 // written stays pending, and is the caller's to undo; after recorded it is
-// settled at the latest at the next start.
+// settled within a minute, or at the next start.
 func (d *Desk) commit(ctx context.Context, draft visitorlog.Draft, session enrolled.Session, approver string) (recorded bool, err error) {
 	ctx = context.WithoutCancel(ctx) // half of it would be worse than either
 	d.committing.Lock()
@@ -190,7 +219,7 @@ func (d *Desk) commit(ctx context.Context, draft visitorlog.Draft, session enrol
 		}
 	}
 	if err := d.o.Store.Approve(ctx, session, approver); err != nil {
-		return true, fmt.Errorf("it is recorded, and matches only after the next start: %w", err)
+		return true, fmt.Errorf("it is recorded, and matches within a minute: %w", err)
 	}
 	return true, nil
 }

@@ -224,6 +224,8 @@ type site struct {
 	sensors map[string]*sensor
 	breaks  error // what the journal fails with
 	lies    bool  // the journal fails, and has written all the same
+	blinds  bool  // from then on it tells no state either
+	blind   error // what it fails with when it is asked for a state
 
 	log    *visitorlog.Log
 	sealer *keys.Sealer
@@ -294,13 +296,21 @@ func (s *site) Append(ctx context.Context, draft visitorlog.Draft, key string, v
 		return draft, tx.Set(key, value)
 	})
 	if s.lies {
-		return errors.New("whether it was written is not known")
+		err = errors.New("whether it was written is not known")
+		if s.blinds {
+			s.blind = err
+		}
 	}
 	return err
 }
 
 // State is that of the site's journal.
-func (s *site) State(ctx context.Context, key string) ([]byte, error) { return s.log.State(ctx, key) }
+func (s *site) State(ctx context.Context, key string) ([]byte, error) {
+	if s.blind != nil {
+		return nil, s.blind
+	}
+	return s.log.State(ctx, key)
+}
 
 // records are those of a type.
 func (s *site) records(want visitorlog.Type) (found []visitorlog.Record) {

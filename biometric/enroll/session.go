@@ -85,6 +85,7 @@ type session struct {
 	t       Talk
 	at      []*atScanner
 	release func()
+	done    func() // with the person; nil: they were not named yet
 
 	operator string
 	person   *access.Entry
@@ -121,20 +122,19 @@ func (s *session) say(format string, args ...any) { s.t.Say(fmt.Sprintf(format, 
 
 // end undoes what was not recorded, and gives the scanners back.
 func (s *session) end(ctx context.Context) error {
+	defer s.release()
+	if s.done != nil {
+		defer s.done()
+	}
 	var errs []error
 	for _, a := range s.at {
-		if !a.done && len(a.rows) > 0 {
-			err := s.d.drop(ctx, a.scanner, a.rows...)
-			if err == nil {
-				s.say("Scanner %s keeps nothing of this session: that was read back.", a.name)
-			}
+		err := s.d.cleanHeld(ctx, a.scanner) // of what was revoked meanwhile too
+		switch undone := !a.done && len(a.rows) > 0; {
+		case undone && err == nil:
+			s.say("Scanner %s keeps nothing of this session: that was read back.", a.name)
+		case undone:
 			errs = append(errs, err)
-		}
-	}
-	s.release()
-	// Somebody may have been revoked meanwhile.
-	for _, a := range s.at {
-		if err := s.d.clean(ctx, a.scanner); err != nil {
+		case err != nil:
 			s.d.o.Logger.Warn("enrolment", "error", err)
 		}
 	}
@@ -256,6 +256,7 @@ func (s *session) namePerson(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	s.done = s.d.begin(s.r.Person)
 	return nil
 }
 
@@ -319,8 +320,18 @@ func (s *session) identifyPerson(ctx context.Context) (err error) {
 	if s.person, err = s.badge(ctx, s.r.Person+": take it away, and after a moment present it once more.", theirs); err != nil {
 		return err
 	}
+	rows, err := s.d.o.Store.List(ctx)
+	if err != nil {
+		return err
+	}
 	for _, a := range s.at {
 		m := a.about.Modality
+		if a.answer != agreed && slices.ContainsFunc(rows, func(r enrolled.Row) bool {
+			return r.Fault == nil && r.State == enrolled.Active && r.Person == s.r.Person && r.Part.Modality() == m
+		}) {
+			return fmt.Errorf("%s of %s are enrolled from before: revoke them with gatehouse enroll revoke --person %s, and begin again",
+				plural[m], s.r.Person, s.r.Person)
+		}
 		if a.answer != agreed && !slices.Contains(s.person.Instead, access.Substitution{Of: factors[m], By: a.instead}) {
 			return fmt.Errorf("the allowlist does not say that %s gives %s instead of %s: add instead = { %s = %q } to the person there, import it, and begin again",
 				s.r.Person, a.instead, factors[m], factors[m], a.instead)

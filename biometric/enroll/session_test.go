@@ -193,6 +193,42 @@ func TestARecordThatWasWrittenThoughTheJournalFailedCounts(t *testing.T) {
 
 // TestWhatWasRecordedBeforeIsApprovedBeforeTheNextIsRecorded has an enrolment
 // whose record stands and whose rows could not be approved then.
+func TestWhatMayHaveBeenRecordedIsNotUndone(t *testing.T) {
+	for name, enrol := range map[string]func(*site) error{
+		"session": func(s *site) error { return s.enroll(t.Context(), usualSitting(t, "a-finger")) },
+		"copy": func(s *site) error {
+			s.lies, s.blinds = false, false
+			must(t, s.enroll(t.Context(), usualSitting(t, "a-finger")))
+			s.lies, s.blinds = true, true
+			return s.desk.Copy(t.Context(), "ada", "a-finger", "b-finger", "olga", usualSitting(t))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, map[string]*sensor{
+				"a-finger": newSensor("F1", biometric.Fingerprint, 100), "b-finger": newSensor("F2", biometric.Fingerprint, 100),
+			})
+			s.lies, s.blinds = true, true
+			if enrol(s) == nil {
+				t.Error("nobody said that it is not known")
+			}
+			s.lies, s.blind = false, nil
+			must(t, s.desk.settle(t.Context()))
+			var parts, active int
+			for _, r := range s.records(visitorlog.EnrollmentMade) {
+				parts += len(r.Data.Enrollment.Parts)
+			}
+			for _, r := range s.rows() {
+				if strings.HasPrefix(r, "active ") {
+					active++
+				}
+			}
+			if parts == 0 || active != parts {
+				t.Errorf("recorded %d, and rows are %q", parts, s.rows())
+			}
+		})
+	}
+}
+
 func TestWhatWasRecordedBeforeIsApprovedBeforeTheNextIsRecorded(t *testing.T) {
 	first, other := newSensor("F1", biometric.Fingerprint, 100), newSensor("F2", biometric.Fingerprint, 100)
 	s := newSite(t, map[string]*sensor{"a-finger": first, "b-finger": other})
@@ -317,6 +353,21 @@ func TestWhoRefusesGivesWhatTheAllowlistNames(t *testing.T) {
 		t.Errorf("ended with %v", err)
 	}
 	s.wantNothing()
+}
+
+func TestWhoRefusesHasNothingLeftFromBefore(t *testing.T) {
+	s, _ := enrolledSite(t)
+	withPIN := *ada
+	withPIN.Instead = []access.Substitution{{Of: access.Fingerprint, By: access.PIN}}
+	v := usualSitting(t, "a-finger")
+	v.badges = []*access.Entry{olga, &withPIN, &withPIN, omar}
+	v.answers = []string{"Who: ada", "notice: 2026-02", "fingerprints: refused", "instead: pin"}
+	if err := s.enroll(t.Context(), v); err == nil || !strings.Contains(err.Error(), "gatehouse enroll revoke --person ada") {
+		t.Errorf("ended with %v", err)
+	}
+	if n := len(s.records(visitorlog.EnrollmentMade)); n != 1 {
+		t.Errorf("%d records: that another factor is given stands beside what still matches", n)
+	}
 }
 
 func TestWhatIsPoorOrNotRecognisedIsAskedForAgain(t *testing.T) {

@@ -118,8 +118,8 @@ func (d *Desk) drop(ctx context.Context, s *scanner, rows ...enrolled.Row) error
 	if len(rows) == 0 {
 		return nil
 	}
-	emptied, err := d.empty(ctx, s, rows)
-	if err := d.recordEmptied(ctx, s.name, emptied); err != nil {
+	emptied, keeps, err := d.empty(ctx, s, rows)
+	if err := d.recordEmptied(ctx, s.name, emptied, keeps); err != nil {
 		return err // it is done again, and recorded then
 	}
 	for _, r := range emptied {
@@ -130,30 +130,33 @@ func (d *Desk) drop(ctx context.Context, s *scanner, rows ...enrolled.Row) error
 	return err
 }
 
-// empty empties the slots of rows, and says which of them it did.
-func (d *Desk) empty(ctx context.Context, s *scanner, rows []enrolled.Row) (emptied []enrolled.Row, err error) {
+// empty empties the slots of rows, and says which of them it did, and whether
+// the scanner keeps anything: else there is no slot but in our rows.
+func (d *Desk) empty(ctx context.Context, s *scanner, rows []enrolled.Row) (emptied []enrolled.Row, keeps bool, err error) {
+	defer s.want()()
 	ctx, cancel := context.WithTimeout(ctx, reachWithin)
 	defer cancel()
 	about, _, err := d.meet(ctx, s)
 	if err != nil {
-		return nil, &owedError{s.name, slotsOf(rows), err}
+		return nil, false, &owedError{s.name, slotsOf(rows), err}
 	}
+	keeps = about.Capacity > 0
 	for i, r := range rows {
 		if r.Serial != about.Serial {
 			continue
 		}
-		if about.Capacity > 0 {
+		if keeps {
 			if err := s.Delete(ctx, r.Slot); err != nil {
-				return emptied, &owedError{s.name, slotsOf(rows[i:]), err}
+				return emptied, keeps, &owedError{s.name, slotsOf(rows[i:]), err}
 			}
 		}
 		emptied = append(emptied, r)
 	}
-	return emptied, nil
+	return emptied, keeps, nil
 }
 
 // recordEmptied records that what was revoked of people is destroyed.
-func (d *Desk) recordEmptied(ctx context.Context, scanner string, emptied []enrolled.Row) error {
+func (d *Desk) recordEmptied(ctx context.Context, scanner string, emptied []enrolled.Row, keeps bool) error {
 	revoked := map[string][]enrolled.Row{}
 	for _, r := range emptied {
 		if r.State == enrolled.Owed {
@@ -161,9 +164,13 @@ func (d *Desk) recordEmptied(ctx context.Context, scanner string, emptied []enro
 		}
 	}
 	for _, person := range slices.Sorted(maps.Keys(revoked)) {
+		detail := "what was revoked is destroyed: the scanner keeps nothing, and the controller's templates are removed"
+		if keeps {
+			detail = "what was revoked is destroyed, and its slots were read back as empty: " + numbers(slotsOf(revoked[person]))
+		}
 		if err := d.o.Journal.Append(ctx, visitorlog.Draft{
 			Type: visitorlog.OperatorAction, Subject: person,
-			Data: visitorlog.Data{Reader: scanner, Detail: "what was revoked is destroyed, and its slots were read back as empty: " + numbers(slotsOf(revoked[person]))},
+			Data: visitorlog.Data{Reader: scanner, Detail: detail},
 		}, "", nil); err != nil {
 			return fmt.Errorf("that slots were emptied is not recorded yet: %w", err)
 		}
@@ -215,18 +222,8 @@ func numbers(slots []uint32) string {
 // cannot be reached owes its slots.
 func (d *Desk) Revoke(ctx context.Context, person, operator string, t Talk) error {
 	ctx = context.WithoutCancel(ctx) // begun, it goes on
-	rows, err := d.o.Store.List(ctx)
+	rows, err := d.revoke(ctx, person, operator)
 	if err != nil {
-		return err
-	}
-	rows = slices.DeleteFunc(rows, func(r enrolled.Row) bool { return r.Fault != nil || r.Person != person })
-	if slices.ContainsFunc(rows, func(r enrolled.Row) bool { return r.State == enrolled.Pending }) {
-		return fmt.Errorf("person %q is being enrolled at the moment: end that session, and revoke then", person)
-	}
-	if len(rows) == 0 {
-		return fmt.Errorf("%w enrolled of person %q: see gatehouse enroll list", ErrNothing, person)
-	}
-	if err := d.o.Store.Revoke(ctx, operator, rows...); err != nil {
 		return err
 	}
 	t.Say(fmt.Sprintf("Nothing that is enrolled of %s matches any more: %s.", person, words(rows)))
@@ -249,13 +246,34 @@ func (d *Desk) Revoke(ctx context.Context, person, operator string, t Talk) erro
 	}
 	t.Progress("emptying slots", len(names), len(names))
 	left, err := d.o.Store.List(ctx)
-	left = slices.DeleteFunc(left, func(r enrolled.Row) bool { return r.Fault != nil || r.Person != person || r.State != enrolled.Owed })
+	left = slices.DeleteFunc(left, func(r enrolled.Row) bool {
+		return r.Fault != nil || r.Person != person || r.State == enrolled.Active
+	})
 	if len(left) == 0 {
 		t.Say("Every slot is empty, and was read back.")
 	} else {
 		t.Say("Still to be emptied: " + words(left) + ".")
 	}
 	return errors.Join(append(errs, err)...)
+}
+
+// revoke ends the matching of everything that is enrolled of a person, and
+// gives all of their rows, those of a session that is gone too.
+func (d *Desk) revoke(ctx context.Context, person, operator string) ([]enrolled.Row, error) {
+	d.people.Lock()
+	defer d.people.Unlock()
+	if d.enrolling[person] > 0 {
+		return nil, fmt.Errorf("person %q is being enrolled at the moment: end that session, and revoke then", person)
+	}
+	rows, err := d.o.Store.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows = slices.DeleteFunc(rows, func(r enrolled.Row) bool { return r.Fault != nil || r.Person != person })
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("%w enrolled of person %q: see gatehouse enroll list", ErrNothing, person)
+	}
+	return rows, d.o.Store.Revoke(ctx, operator, rows...)
 }
 
 // words say what rows are of, such as right index finger at a-finger.

@@ -72,6 +72,18 @@ func TestRevocationEmptiesEverySlotAndIsRecorded(t *testing.T) {
 	}
 }
 
+func TestTheProofOfDestructionNamesNoSlotWhereThereIsNone(t *testing.T) {
+	s := newSite(t, map[string]*sensor{"a-iris": newSensor("I1", biometric.Iris, 0)})
+	v := usualSitting(t, "a-iris")
+	v.answers = []string{"Who: ada", "notice: 2026-01", "irises: agreed", "which: "}
+	must(t, s.enroll(t.Context(), v))
+	must(t, s.desk.Revoke(t.Context(), "ada", "olga", silent{}))
+	want := []string{"ada a-iris: what was revoked is destroyed: the scanner keeps nothing, and the controller's templates are removed"}
+	if d := cmp.Diff(want, s.details()); d != "" || len(s.rows()) > 0 {
+		t.Errorf("rows %q, - want + recorded:\n%s", s.rows(), d)
+	}
+}
+
 func TestWhatIsRevokedWhileTheScannerIsAwayMatchesNoMoreAndIsEmptiedWhenItIsBack(t *testing.T) {
 	s, own := enrolledSite(t)
 	own.power(false)
@@ -130,6 +142,79 @@ func TestARevocationThatCannotBeRecordedHoldsAndIsRecordedLater(t *testing.T) {
 	must(t, s.desk.settle(t.Context()))
 	if n := len(s.records(visitorlog.EnrollmentRevoked)); n != 1 || len(own.kept()) > 0 || len(s.rows()) > 0 {
 		t.Errorf("%d records, kept %q, rows %q", n, own.kept(), s.rows())
+	}
+}
+
+// leftBehind has Ada enrolled at a-finger, and at b-finger half: it lost its
+// power, and owes two slots of a session that is gone.
+func leftBehind(t *testing.T) (*site, *sensor) {
+	other := newSensor("F2", biometric.Fingerprint, 100)
+	s := newSite(t, map[string]*sensor{"a-finger": newSensor("F1", biometric.Fingerprint, 100), "b-finger": other})
+	must(t, s.enroll(t.Context(), usualSitting(t, "a-finger")))
+	v := usualSitting(t, "b-finger")
+	v.when["middle finger: put it"] = func() { other.power(false) }
+	if err := s.enroll(t.Context(), v); !errors.Is(err, errUnplugged) {
+		t.Fatalf("ended with %v", err)
+	}
+	return s, other
+}
+
+func TestWhatASessionLeftAtAScannerThatIsAwayKeepsNobodyFromRevoking(t *testing.T) {
+	s, other := leftBehind(t)
+	if err := s.desk.Revoke(t.Context(), "ada", "olga", silent{}); !errors.Is(err, errUnplugged) {
+		t.Errorf("revoked with %v", err)
+	}
+	if s.matches() || len(s.sensors["a-finger"].kept()) > 0 {
+		t.Errorf("rows %q, kept %q", s.rows(), s.sensors["a-finger"].kept())
+	}
+	other.power(true)
+	must(t, s.desk.settle(t.Context()))
+	if len(s.rows()) > 0 || len(other.kept()) > 0 {
+		t.Errorf("rows %q, kept %q", s.rows(), other.kept())
+	}
+}
+
+func TestWhatNoScannerCanEmptyAnyMoreIsFoundAndWiped(t *testing.T) {
+	for name, lose := range map[string]func(*site, *sensor){
+		"exchanged": func(_ *site, other *sensor) {
+			other.about.Serial, other.slots = "F3", map[uint32]string{}
+			other.power(true)
+		},
+		"taken out of the configuration": func(s *site, _ *sensor) {
+			delete(s.sensors, "b-finger")
+			s.restart()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, other := leftBehind(t)
+			lose(s, other)
+			must(t, s.desk.settle(t.Context()))
+			report, err := s.desk.Check(t.Context(), silent{})
+			must(t, err)
+			if len(report.Findings) == 0 {
+				t.Error("nothing is found")
+			}
+			for _, f := range report.Findings {
+				if f.Kind != Exchanged || f.Scanner != "b-finger" {
+					t.Errorf("found %+v", f)
+				}
+			}
+			must(t, s.desk.Wipe(t.Context(), report, "olga", silent{}))
+			if d := cmp.Diff(adasFingers, s.rows()); d != "" {
+				t.Errorf("- want + rows:\n%s", d)
+			}
+		})
+	}
+}
+
+func TestAScannerThatOwesKeepsNoOtherFromBeingChecked(t *testing.T) {
+	s, _ := leftBehind(t)
+	s.sensors["a-finger"].slots[42] = "eve/right-thumb"
+	if err := s.desk.tend(t.Context()); !errors.Is(err, errUnplugged) {
+		t.Errorf("tended with %v", err)
+	}
+	if st := s.desk.Status(t.Context()); st.Found[SlotWithoutRow] != 1 || st.Checked.IsZero() || len(st.Unchecked) != 1 {
+		t.Errorf("status %+v", st)
 	}
 }
 
@@ -326,6 +411,25 @@ func TestACopyIsEnrolledAtTheOtherScannerAndRecorded(t *testing.T) {
 	from.wantCleared(t)
 	if err := s.desk.Copy(t.Context(), "ada", "a-finger", "b-finger", "olga", v); !errors.Is(err, ErrNothing) {
 		t.Errorf("once more: %v", err)
+	}
+}
+
+func TestNothingIsRevokedWhileItIsBeingCopied(t *testing.T) {
+	s, from, _ := copySite(t)
+	var revoked error
+	from.before = func(what string) {
+		if what == "read" {
+			from.before = nil
+			revoked = s.desk.Revoke(t.Context(), "ada", "olga", silent{})
+		}
+	}
+	must(t, s.desk.Copy(t.Context(), "ada", "a-finger", "b-finger", "olga", silent{}))
+	if revoked == nil || !strings.Contains(revoked.Error(), "is being enrolled at the moment") {
+		t.Errorf("revoked with %v", revoked)
+	}
+	must(t, s.desk.Revoke(t.Context(), "ada", "olga", silent{}))
+	if len(s.rows()) > 0 {
+		t.Errorf("rows %q", s.rows())
 	}
 }
 

@@ -371,7 +371,8 @@ func (s *Store) Approve(ctx context.Context, session Session, approver string) e
 	})
 }
 
-// Revoke ends the matching of active rows, at once and of all or none.
+// Revoke ends the matching of active rows, at once and of all or none. Their
+// templates are gone with that, also where the scanner is away.
 func (s *Store) Revoke(ctx context.Context, operator string, rows ...Row) error {
 	ids := make([]int64, len(rows))
 	for i, r := range rows {
@@ -381,9 +382,27 @@ func (s *Store) Revoke(ctx context.Context, operator string, rows ...Row) error 
 	if err != nil {
 		return err
 	}
-	return s.change(ctx, `WHERE id IN (SELECT value FROM json_each(?)) AND state = ?`, []any{string(list), Active}, func(r *Row) {
+	if err := s.change(ctx, `WHERE id IN (SELECT value FROM json_each(?)) AND state = ?`, []any{string(list), Active}, func(r *Row) {
 		r.State, r.Operator, r.Approver = Revoked, operator, ""
-	})
+		r.Template.Clear()
+	}); err != nil {
+		return err
+	}
+	return s.scrub(ctx)
+}
+
+// scrub empties the write-ahead log. What was overwritten or removed stands in
+// it otherwise, sealed, for as long as the daemon runs.
+func (s *Store) scrub(ctx context.Context) error {
+	var busy, pages, done int
+	err := s.w.QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &pages, &done)
+	if err == nil && busy != 0 {
+		err = errors.New("it is being read")
+	}
+	if err != nil {
+		return fmt.Errorf("what was removed of the enrolments is still in %s-wal, until the daemon starts again: %w", FileName, err)
+	}
+	return nil
 }
 
 // Owe says of a row that only its slot is left to be emptied.
@@ -433,12 +452,13 @@ func (s *Store) change(ctx context.Context, where string, args []any, f func(*Ro
 	return tx.Commit()
 }
 
-// Remove forgets a row. What its scanner keeps is the caller's affair.
+// Remove forgets a row, and leaves nothing of it in the file. What its scanner
+// keeps is the caller's affair.
 func (s *Store) Remove(ctx context.Context, r Row) error {
 	if _, err := s.w.ExecContext(ctx, `DELETE FROM enrolled WHERE id = ?`, r.id); err != nil {
 		return fmt.Errorf("remove an enrolment: %w", err)
 	}
-	return nil
+	return s.scrub(ctx)
 }
 
 // FreeSlot is the lowest slot of a scanner that neither a row nor the scanner

@@ -1,6 +1,7 @@
 package enrolled
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -297,6 +298,62 @@ func TestNothingOfAPersonOrATemplateStandsInTheFileInClear(t *testing.T) {
 	}
 	if len(files) == 0 {
 		t.Error("there is no file")
+	}
+}
+
+func TestNothingOfARevokedTemplateStaysInTheFiles(t *testing.T) {
+	dir := t.TempDir()
+	s := openIn(t, dir)
+	long := row(3)
+	long.Template = biometric.NewTemplate(bytes.Repeat([]byte(template), 30))
+	enrol(t, s, long)
+	sealed := func() (body []byte) {
+		must(t, s.r.QueryRow(`SELECT body FROM enrolled`).Scan(&body))
+		return body
+	}
+	body := sealed()
+	part := body[len(body)/2:][:32]
+	there := func() (found bool) {
+		t.Helper()
+		files, err := filepath.Glob(filepath.Join(dir, FileName+"*"))
+		must(t, err)
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			must(t, err)
+			found = found || bytes.Contains(b, part)
+		}
+		return found
+	}
+	if !there() {
+		t.Fatal("the template is not in the files before")
+	}
+	rows, err := s.List(t.Context())
+	must(t, err)
+	must(t, s.Revoke(t.Context(), "olga", rows...))
+	if there() {
+		t.Error("it is in the files after it was revoked")
+	}
+	if n := len(sealed()); n >= len(long.Template.Bytes()) {
+		t.Errorf("the row has %d bytes still", n)
+	}
+	part = sealed()[:16]
+	must(t, s.Remove(t.Context(), rows[0]))
+	if there() {
+		t.Error("the row is in the files after it was removed")
+	}
+}
+
+func TestARowThatWasRemovedMeansNoOther(t *testing.T) {
+	s := openIn(t, t.TempDir())
+	old, err := s.Add(t.Context(), row(3))
+	must(t, err)
+	must(t, s.Remove(t.Context(), old))
+	_, err = s.Add(t.Context(), row(4))
+	must(t, err)
+	must(t, s.Owe(t.Context(), old))
+	must(t, s.Remove(t.Context(), old))
+	if rows, err := s.List(t.Context()); err != nil || len(rows) != 1 || rows[0].State != Pending {
+		t.Errorf("rows %+v, %v", rows, err)
 	}
 }
 

@@ -325,7 +325,7 @@ var orphanWords = map[enroll.Kind]string{
 	enroll.SlotWithoutRow: "nobody enrolled what is in this slot; it matches nobody: --wipe empties it",
 	enroll.RowWithoutSlot: "the scanner does not have it any more: --wipe, and enrol the person again",
 	enroll.NotListed:      "the person is not on the allowlist any more: --wipe revokes it",
-	enroll.Exchanged:      "enrolled at a scanner that was exchanged; it matches nobody: --wipe, and enrol the person again",
+	enroll.Exchanged:      "at a scanner that was exchanged or taken away; it matches nobody: --wipe, and enrol the person again",
 	enroll.Unreadable:     "its row does not open; it matches nobody: --wipe, and enrol the person again",
 	enroll.SlotOwed:       "it matches nobody; its slot is emptied when the scanner is back",
 }

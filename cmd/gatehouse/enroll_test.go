@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/gatehouse-acs/gatehouse/access"
 	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/biometric/enroll"
 	"github.com/gatehouse-acs/gatehouse/biometric/enrolled"
 	"github.com/gatehouse-acs/gatehouse/door"
 	"github.com/gatehouse-acs/gatehouse/drivers/fingerprint/sim"
@@ -426,6 +428,27 @@ func TestFindingsArePrintedWithWhatToDo(t *testing.T) {
 	}
 }
 
+func TestWhoHasLostTheirBadgeIsOnTheAllowlistStill(t *testing.T) {
+	s := newWired(t)
+	must(t, os.WriteFile(s.file, fmt.Appendf(nil, fingerDoor, "/dev/null"), 0o600))
+	policy := filepath.Join(filepath.Dir(s.file), "policy.toml")
+	text := strings.NewReplacer("number = 3 }", `number = 3, state = "lost" }`, "number = 2 }", `number = 2, state = "revoked" }`).Replace(fingerPolicy)
+	must(t, os.WriteFile(policy, []byte(text), 0o600))
+	if out, err := exec.Command("gatehouse", "allowlist", "import", policy, "--data", s.data).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	cfg, err := config.LoadController(s.file, config.Options{Demo: true})
+	must(t, err)
+	c, err := openForRecords(t.Context(), cfg)
+	must(t, err)
+	defer c.Close()
+	known, err := c.onAllowlist(t.Context(), []string{"ada", "olga", "omar", "eve"})
+	must(t, err)
+	if d := cmp.Diff(map[string]bool{"ada": true, "olga": true}, known); d != "" {
+		t.Errorf("- want + known:\n%s", d)
+	}
+}
+
 // TestOnlyTheDaemonsUserMayEnrol looks at the socket of a running daemon.
 func TestOnlyTheDaemonsUserMayEnrol(t *testing.T) {
 	s := newFingerSite(t)
@@ -478,6 +501,23 @@ func TestDamagedEnrolmentsMatchNobodyAndAreSaid(t *testing.T) {
 		t.Errorf("the daemon starts though others can read it: %v", err)
 	}
 	must(t, c.Close())
+}
+
+// TestWhoAsksStandsInTheRecord is of a client that is not this command.
+func TestWhoAsksStandsInTheRecord(t *testing.T) {
+	c := &controller{enrolled: &enrollment{desk: enroll.New(enroll.Options{})}, log: slog.New(slog.DiscardHandler)}
+	for _, r := range []control.Request{
+		{Do: doRevoke, Args: map[string]string{argPerson: "ada"}},
+		{Do: doCopy, Args: map[string]string{argPerson: "ada", argFrom: "a", argTo: "b"}},
+		{Do: doOrphans, Args: map[string]string{argWipe: "yes"}},
+	} {
+		if err := c.serveEnrollment(t.Context(), r, nil); err == nil || !strings.HasPrefix(err.Error(), "--by: ") {
+			t.Errorf("%v: %v", r, err)
+		}
+	}
+	if err := c.serveEnrollment(t.Context(), control.Request{Do: doRevoke, Args: map[string]string{argBy: "olga"}}, nil); err == nil || !strings.HasPrefix(err.Error(), "--person: ") {
+		t.Errorf("revoked of nobody: %v", err)
+	}
 }
 
 func TestWhereToEnrolMayBeLeftOutIfThereIsOneSideOnly(t *testing.T) {

@@ -208,7 +208,7 @@ func (c *controller) onAllowlist(ctx context.Context, persons []string) (_ map[s
 		asked[p] = true
 	}
 	err = list.Each(ctx, func(l *allowlist.Listed) error {
-		if l.State == access.Active && asked[l.Person] {
+		if l.State != access.Revoked && asked[l.Person] { // who lost a badge is given another
 			known[l.Person] = true
 		}
 		return nil
@@ -255,8 +255,10 @@ func (c *controller) serveEnrollment(ctx context.Context, r control.Request, t *
 	if desk == nil {
 		return c.enrolled.err
 	}
+	stands := r.Do == doRevoke || r.Do == doCopy // in the record
+	needed := map[string]bool{argPerson: stands, argBy: stands || a[argWipe] != ""}
 	for _, id := range []string{argPerson, argBy} {
-		if a[id] != "" {
+		if a[id] != "" || needed[id] {
 			if err := enroll.CheckPerson(a[id]); err != nil {
 				return fmt.Errorf("--%s: %w", id, err)
 			}

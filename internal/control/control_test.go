@@ -276,6 +276,39 @@ func TestTheSocketIsTheDaemonsOwn(t *testing.T) {
 	}
 }
 
+// TestACommandThatReadsNothingIsGivenUpOnce fills the socket of one.
+func TestACommandThatReadsNothingIsGivenUpOnce(t *testing.T) {
+	filled, read := make(chan error, 1), make(chan struct{})
+	path, _ := serve(t, func(ctx context.Context, _ Request, c *Conn) error {
+		c.patience = 50 * time.Millisecond
+		for ctx.Err() == nil {
+			c.Say(strings.Repeat("x", maxLine/2))
+		}
+		filled <- context.Cause(ctx)
+		<-read
+		c.Say("after that")
+		return nil
+	})
+	conn, err := net.Dial("unix", path)
+	must(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, `{"request":{"do":"x"}}`+"\n")
+	must(t, err)
+	if cause := <-filled; !errors.Is(cause, ErrGone) {
+		t.Errorf("the daemon saw %v", cause)
+	}
+	b := make([]byte, maxLine)
+	for err == nil { // all that was written in time
+		must(t, conn.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
+		_, err = conn.Read(b)
+	}
+	close(read)
+	must(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	if rest, err := io.ReadAll(conn); err != nil || len(rest) > 0 {
+		t.Errorf("written to a command that had been given up: %q, %v", rest, err)
+	}
+}
+
 func TestMoreCommandsThanThereIsRoomForAreRefused(t *testing.T) {
 	let := make(chan struct{})
 	path, _ := serve(t, func(ctx context.Context, _ Request, c *Conn) error {

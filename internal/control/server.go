@@ -95,7 +95,7 @@ func (s *Server) Serve(ctx context.Context, handle func(context.Context, Request
 		}
 		running.Go(func() {
 			defer conn.Close()
-			c := &Conn{conn: conn, answers: make(chan string, 1)}
+			c := &Conn{conn: conn, answers: make(chan string, 1), patience: writeTimeout}
 			select {
 			case s.turns <- struct{}{}:
 				defer func() { <-s.turns }()
@@ -118,11 +118,13 @@ func (s *Server) Close() error {
 // Conn is the terminal of one request. Its methods may be used from several
 // goroutines, but for Ask.
 type Conn struct {
-	conn    *net.UnixConn
-	answers chan string
-	gone    context.CancelCauseFunc
+	conn     *net.UnixConn
+	answers  chan string
+	gone     context.CancelCauseFunc
+	patience time.Duration // with a command that takes nothing
 
-	mu sync.Mutex // held while writing
+	mu     sync.Mutex // held while writing
+	failed bool       // a line was not taken as a whole: no other can follow it
 }
 
 func (c *Conn) serve(ctx context.Context, handle func(context.Context, Request, *Conn) error) error {
@@ -219,12 +221,16 @@ func (c *Conn) write(m fromServer) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err == nil {
+	if c.failed {
+		return ErrGone
+	}
+	if err := c.conn.SetWriteDeadline(time.Now().Add(c.patience)); err == nil {
 		_, err = c.conn.Write(line)
 		if err == nil {
 			return nil
 		}
 	}
+	c.failed = true
 	if c.gone != nil {
 		c.gone(ErrGone)
 	}

@@ -5,7 +5,7 @@
 -- whose columns were changed does not open.
 
 CREATE TABLE enrolled (
-    id      INTEGER NOT NULL PRIMARY KEY,
+    id      INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, -- never given twice: who still holds a removed row means no other
     person  BLOB    NOT NULL, -- keyed hash of the person's id, 16 bytes
     scanner TEXT    NOT NULL, -- its name in the configuration
     serial  TEXT    NOT NULL, -- of the scanner itself
