@@ -112,8 +112,8 @@ type Query struct {
 	Unreadable bool   // the frame fits none of the reader's formats
 	Entry      *Entry // nil: not on the allowlist
 
-	// Rules say which factors the door asks for: of those whose schedule contains
-	// the moment, the first. A door without rules asks for the badge.
+	// Rules say which factors the door asks for in that direction: of those whose
+	// schedule contains the moment, the first. Without rules it asks for the badge.
 	Rules []Rule
 	Given Factor // that the person has proved
 	// Possible are the factors that the readers on this side can take and that

@@ -334,7 +334,7 @@ func ExampleExplain() {
 	zone, _ := time.LoadLocation("Europe/Amsterdam")
 	office, _ := NewSchedule("office", map[string][]string{"mon-fri": {"07:00-19:00"}}, nil)
 	steps, d := Explain(&Query{
-		Door: "server-room-a", At: time.Date(2026, 3, 7, 11, 0, 0, 0, time.UTC), Zone: zone, Clock: ClockSynchronised,
+		Door: "server-room-a", Direction: In, At: time.Date(2026, 3, 7, 11, 0, 0, 0, time.UTC), Zone: zone, Clock: ClockSynchronised,
 		Policy: Policy{Version: 7, Age: 3 * time.Hour, Freshness: Fresh},
 		Rules:  []Rule{{office, []Factor{Badge}}, {Always(), []Factor{Badge | Fingerprint, Badge | Iris}}}, Given: Badge, Possible: Fingerprint,
 		Entry: &Entry{Person: "p-1001", Kind: Staff, State: Active, Rights: []Right{{"server-room-a", office}}},
@@ -350,7 +350,7 @@ func ExampleExplain() {
 	// true Its validity has no bounds.
 	// true The person has a right to door "server-room-a": office (mon-fri 07:00-19:00).
 	// false It is Sat 2026-03-07 12:00 CET on site: out of schedule.
-	// true The door asks for badge+fingerprint or badge+iris (schedule always).
+	// true On the way in the door asks for badge+fingerprint or badge+iris (schedule always).
 	// false Given: badge; next may come fingerprint.
 	// out_of_schedule
 }

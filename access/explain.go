@@ -216,11 +216,11 @@ func explainNeeds(q *Query, say func(bool, string, ...any) bool) {
 	}
 	switch len(needs) {
 	case 0:
-		say(false, "None of the door's rules holds now, and without one nothing opens it.")
+		say(false, "None of the door's rules for the way %s holds now, and without one nothing opens it.", q.Direction)
 	case 1:
-		say(true, "The door asks for %s.", words[0])
+		say(true, "On the way %s the door asks for %s.", q.Direction, words[0])
 	default:
-		say(true, "The time is not known, so that the door asks for each of these: %s.", strings.Join(words, "; "))
+		say(true, "The time is not known, so that on the way %s the door asks for each of these: %s.", q.Direction, strings.Join(words, "; "))
 	}
 	for _, s := range q.Entry.Instead {
 		if all.Has(s.Of) {

@@ -54,7 +54,7 @@ func (v *vault) entry() *access.Entry {
 
 func (v *vault) Lookup(badge.Credential) (*access.Entry, error)   { return v.entry(), nil }
 func (v *vault) CheckPIN(*access.Entry, []byte) (ok, duress bool) { return false, false }
-func (v *vault) Rules(string) []access.Rule                       { return nil }
+func (v *vault) Rules(string, access.Direction) []access.Rule     { return nil }
 func (v *vault) Policy(time.Time) access.Policy {
 	return access.Policy{Version: 1, Freshness: access.Fresh}
 }
@@ -140,7 +140,7 @@ func newVault(t *testing.T) *vault {
 		Readers:  []door.ReaderConfig{{Name: "in", Direction: access.In, Formats: []*badge.Format{v.format}, Reader: reader}},
 		Scanners: []door.ScannerConfig{{Name: "eye", Direction: access.In, Factor: access.Iris, Scanner: eye}},
 		Strike:   v, Indicator: lamp, Log: v.log, Allowlist: v, Enrolled: enrolled{}, Clock: v, Logger: silent,
-		Rules: []access.Rule{{Schedule: access.Always(), AnyOf: []access.Factor{access.Badge | access.Iris}}}, FactorWindow: 2 * time.Second,
+		Rules: map[access.Direction][]access.Rule{access.In: {{Schedule: access.Always(), AnyOf: []access.Factor{access.Badge | access.Iris}}}}, FactorWindow: 2 * time.Second,
 	})
 	v.must(err)
 	ctx, cancel := context.WithCancel(context.Background())

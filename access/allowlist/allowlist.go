@@ -285,9 +285,9 @@ func (l *List) Size() uint64 { return l.manifest.Count }
 // Words are the schedules, holidays, door groups and what doors ask for.
 func (l *List) Words() Rules { return l.words }
 
-// Rules are what a door asks for; nil where the policy says nothing of it. They
-// may not be changed.
-func (l *List) Rules(door string) []access.Rule { return l.doors[door] }
+// Rules are what a door asks for on the way in or out; nil where the policy says
+// nothing of that. They may not be changed.
+func (l *List) Rules(door string, side access.Direction) []access.Rule { return l.doors[door][side] }
 
 // Lookup finds a credential: nil and no error means that it is not on the
 // allowlist. An error means that the file cannot be trusted: the decision is

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/internal/fields"
 )
 
 // columns are the columns that a CSV file may have, in any order.
@@ -58,14 +59,14 @@ func readCSV(r io.Reader, present *List, o ReadOptions) (*Plan, error) {
 	header, err := c.Read()
 	switch {
 	case err == io.EOF:
-		p.faults.add(1, "the file is empty")
-		return nil, p.faults.err()
+		p.faults.Add(1, "the file is empty")
+		return nil, p.faults.Err()
 	case err != nil:
 		return nil, p.csvError(err)
 	}
 	rows := csvRows{p: p, column: p.header(header)}
 	if rows.column == nil {
-		return nil, p.faults.err()
+		return nil, p.faults.Err()
 	}
 	if err := p.nothingLost(rows.column, present); err != nil {
 		return nil, err
@@ -89,7 +90,7 @@ func readCSV(r io.Reader, present *List, o ReadOptions) (*Plan, error) {
 			told = c.InputOffset()
 		}
 		if len(record) != width {
-			p.faults.add(line, "%d fields, the heading has %d", len(record), width)
+			p.faults.Add(line, "%d fields, the heading has %d", len(record), width)
 			continue
 		}
 		if p.full(line) {
@@ -107,32 +108,32 @@ func (p *planner) csvError(err error) error {
 	if !ok {
 		return err
 	}
-	p.faults.add(parse.Line, "%v", parse.Err)
-	return p.faults.err()
+	p.faults.Add(parse.Line, "%v", parse.Err)
+	return p.faults.Err()
 }
 
 // header returns each column's place, or nil where the heading is wrong.
 func (p *planner) header(names []string) map[string]int {
 	if len(names) == 1 && strings.ContainsAny(names[0], ";\t") {
-		p.faults.add(1, "the columns are separated by semicolons or tabs: save the file with commas")
+		p.faults.Add(1, "the columns are separated by semicolons or tabs: save the file with commas")
 		return nil
 	}
 	column := make(map[string]int, len(names))
 	for i, n := range names {
 		if !slices.Contains(columns, n) {
-			p.faults.add(1, "column %s is not known: use %s", quote(n), strings.Join(columns, ", "))
+			p.faults.Add(1, "column %s is not known: use %s", fields.Quote(n), strings.Join(columns, ", "))
 		}
 		if _, twice := column[n]; twice {
-			p.faults.add(1, "column %s is there twice", quote(n))
+			p.faults.Add(1, "column %s is there twice", fields.Quote(n))
 		}
 		column[n] = i
 	}
 	for _, n := range needed {
 		if _, ok := column[n]; !ok {
-			p.faults.add(1, "column %q is missing", n)
+			p.faults.Add(1, "column %q is missing", n)
 		}
 	}
-	if p.faults.err() != nil {
+	if p.faults.Err() != nil {
 		return nil
 	}
 	return column
@@ -152,7 +153,7 @@ func (p *planner) nothingLost(column map[string]int, present *List) error {
 			if !c.has(&l.Entry) {
 				return false
 			}
-			p.faults.add(1, "column %q is missing, and people who have one now would lose it: add the column, empty where nobody shall have one", c.name)
+			p.faults.Add(1, "column %q is missing, and people who have one now would lose it: add the column, empty where nobody shall have one", c.name)
 			return true
 		})
 		if len(missing) == 0 {
@@ -218,7 +219,7 @@ func (c *csvRows) personal(line int, field func(string) string) *personal {
 		for word := range strings.SplitSeq(text, ";") {
 			of, by, ok := strings.Cut(word, "=")
 			if !ok {
-				c.p.faults.add(line, "instead %s: write fingerprint=pin, and semicolons between several", quote(text))
+				c.p.faults.Add(line, "instead %s: write fingerprint=pin, and semicolons between several", fields.Quote(text))
 				continue
 			}
 			s.instead = append(s.instead, [2]string{strings.TrimSpace(of), strings.TrimSpace(by)})
@@ -254,7 +255,7 @@ func (c *csvRows) number(line int, what, s string) *uint64 {
 	}
 	v, err := strconv.ParseUint(s, 10, 64)
 	if err != nil {
-		c.p.faults.add(line, "%s is not a whole number in decimal digits, or too large", what)
+		c.p.faults.Add(line, "%s is not a whole number in decimal digits, or too large", what)
 		return new(uint64)
 	}
 	return &v
@@ -266,7 +267,7 @@ func (c *csvRows) yes(line int, what, s string) bool {
 		return true
 	case "", "no":
 	default:
-		c.p.faults.add(line, "%s %s: use yes or no", what, quote(s))
+		c.p.faults.Add(line, "%s %s: use yes or no", what, fields.Quote(s))
 	}
 	return false
 }
@@ -284,7 +285,7 @@ func (c *csvRows) rights(line int, doors, schedule string) uint32 {
 		for word := range strings.SplitSeq(doors, ";") {
 			word = strings.TrimSpace(word)
 			if word == "" {
-				c.p.faults.add(line, "doors %s: nothing stands between two semicolons", quote(doors))
+				c.p.faults.Add(line, "doors %s: nothing stands between two semicolons", fields.Quote(doors))
 				continue
 			}
 			door, own, ok := strings.Cut(word, "@")

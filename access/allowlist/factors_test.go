@@ -78,7 +78,7 @@ func TestFactorsAreReadFromEitherFile(t *testing.T) {
 		}
 		l := s.open()
 		asked := func(door string) (out []string) {
-			for _, r := range l.Rules(door) {
+			for _, r := range l.Rules(door, access.In) {
 				for _, set := range r.AnyOf {
 					out = append(out, r.Schedule.Name+" "+set.String())
 				}
@@ -185,7 +185,7 @@ func TestASourceWithoutAnAllowlistKnowsNobody(t *testing.T) {
 	if e, err := src.Person("p-1"); e != nil || err != nil {
 		t.Errorf("%v, %v", e, err)
 	}
-	if rules := src.Rules("lab"); rules != nil {
+	if rules := src.Rules("lab", access.In); rules != nil {
 		t.Errorf("%v", rules)
 	}
 }
@@ -194,7 +194,7 @@ func TestASourceServesTheRulesOfItsAllowlist(t *testing.T) {
 	s := newSite(t)
 	s.apply("policy.toml", factorsTOML)
 	src := s.source(0, nil)
-	if rules := src.Rules("lab"); len(rules) != 2 {
+	if rules := src.Rules("lab", access.In); len(rules) != 2 {
 		t.Errorf("%v", rules)
 	}
 	if e, err := src.Person("p-1"); e == nil || err != nil {
@@ -237,6 +237,14 @@ any_of = ["badge+fingerprint", "fingerprint+badge"]
 rules = []
 [doors.f]
 rules = [{ schedule = "always", any_of = ["badge+pin", "pin"] }]
+[doors.g]
+rules = [
+  { direction = "out", schedule = "always", any_of = ["badge"] },
+  { schedule = "always", any_of = ["badge+pin"] },
+  { direction = "out", schedule = "office", any_of = ["badge"] },
+  { direction = "up", schedule = "always", any_of = ["badge"] },
+  { direction = 1, schedule = "office", any_of = ["badge"] },
+]
 `, []string{
 			"5: \"rooms\" is a door group: name each of its doors",
 			"7: door \"*\": use 1 to 64",
@@ -245,19 +253,25 @@ rules = [{ schedule = "always", any_of = ["badge+pin", "pin"] }]
 			"11: any_of: \"retina\" is not a factor",
 			"11: schedule \"ofice\" is not there",
 			"12: any_of is empty",
-			"12: no rule after this one would ever hold",
+			"12: no rule for the way in after this one would ever hold",
 			"13: any_of is empty",
 			"13: any_of is not a list",
-			"13: the last rule of a door has the schedule \"always\"",
+			"13: the last rule of a door for the way in has the schedule \"always\"",
 			"15: \"colour\" is not known here",
 			"16: door \"b\" has no rules",
 			"17: schedule \"\" is not there",
 			"17: the last rule",
 			"19: \"when\" is not known here",
-			"20: no rule after this one",
+			"20: no rule for the way in after this one",
 			"23: any_of has badge+fingerprint twice",
 			"26: e is not a table",
 			"29: any_of: a pin alone does not say whose it is",
+			"32: no rule for the way out after this one would ever hold",
+			"33: no rule for the way in after this one would ever hold",
+			"34: the last rule of a door for the way out has the schedule \"always\"",
+			"35: direction \"up\": use in or out",
+			"36: direction is not a string in quotes",
+			"36: the last rule of a door for the way in",
 		}},
 		"people": {"x.toml", `[[people]]
 person = "p-1"
@@ -419,13 +433,48 @@ func TestAnAllowlistFromBeforeAnUpdateStillOpens(t *testing.T) {
 
 func TestAPolicyWhoseDoorsAskForNothingIsNotRead(t *testing.T) {
 	for _, doors := range []string{`{"a":[]}`, `{"a":null}`, `{"a":[{"schedule":"office","any_of":["badge"]}]}`, `{"a":[{"schedule":"always","any_of":["nothing"]}]}`,
-		`{"a":[{"schedule":"always","any_of":[""]}]}`} {
+		`{"a":[{"schedule":"always","any_of":[""]}]}`,
+		`{"a":[{"direction":"up","schedule":"always","any_of":["badge"]}]}`} {
 		if _, err := parsePolicy([]byte(`{"profiles":[],"doors":` + doors + `}`)); err == nil {
 			t.Errorf("%s was read", doors)
 		}
 	}
-	if _, err := parsePolicy([]byte(`{"profiles":[],"doors":{"a":[{"schedule":"always","any_of":["badge"]}]}}`)); err != nil {
-		t.Error(err)
+}
+
+func TestARuleFromBeforeThereWereDirectionsIsForTheWayIn(t *testing.T) {
+	c, err := parsePolicy([]byte(`{"profiles":[],"doors":{"a":[{"schedule":"always","any_of":["badge+pin"]}]}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if in, out := c.doors["a"][access.In], c.doors["a"][access.Out]; len(in) != 1 || out != nil {
+		t.Errorf("in %v, out %v", in, out)
+	}
+	if words := c.words.Doors["a"]; words[0].Direction != access.In {
+		t.Errorf("in words %v", words)
+	}
+}
+
+func TestADoorHasItsRulesForEachWay(t *testing.T) {
+	s := newSite(t)
+	s.apply("policy.toml", strings.Replace(factorsTOML, `  { schedule = "office"`,
+		"  { direction = \"out\", schedule = \"office\", any_of = [\"badge+pin\"] },\n  { direction = \"out\", schedule = \"always\", any_of = [\"badge\"] },\n"+
+			`  { direction = "in", schedule = "office"`, 1))
+	s.apply("people.csv", factorsCSV) // keeps them
+	l := s.open()
+	for _, want := range []struct {
+		door  string
+		side  access.Direction
+		rules int
+	}{{"lab", access.In, 2}, {"lab", access.Out, 2}, {"server-room", access.In, 1}, {"server-room", access.Out, 0}} {
+		if got := l.Rules(want.door, want.side); len(got) != want.rules {
+			t.Errorf("%s, %s: %v", want.door, want.side, got)
+		}
+	}
+	if got := l.Rules("lab", access.Out); got[0].AnyOf[0] != access.Badge|access.PIN || got[1].AnyOf[0] != access.Badge {
+		t.Errorf("on the way out %v", got)
+	}
+	if got := l.Rules("server-room", access.Out); got != nil {
+		t.Errorf("without rules for the way out: %v", got)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gatehouse-acs/gatehouse/access"
 	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/internal/fields"
 )
 
 // plainIndex stands for the keyed hash where only the parser matters.
@@ -47,10 +48,12 @@ func checkParsed(t *testing.T, plan *Plan, err error) {
 	if err != nil {
 		t.Fatalf("the policy does not read back: %v", err)
 	}
-	for door, rules := range compiled.doors {
-		last := rules[len(rules)-1]
-		if last.Schedule != access.Always() || slices.ContainsFunc(last.AnyOf, func(set access.Factor) bool { return set == 0 }) || len(last.AnyOf) == 0 {
-			t.Fatalf("door %q: %+v", door, rules)
+	for door, sides := range compiled.doors {
+		for side, rules := range sides {
+			last := rules[len(rules)-1]
+			if last.Schedule != access.Always() || slices.ContainsFunc(last.AnyOf, func(set access.Factor) bool { return set == 0 }) || len(last.AnyOf) == 0 {
+				t.Fatalf("door %q, the way %s: %+v", door, side, rules)
+			}
 		}
 	}
 	if len(plan.order) != plan.Credentials() {
@@ -59,7 +62,7 @@ func checkParsed(t *testing.T, plan *Plan, err error) {
 	for _, i := range plan.order {
 		s := plan.stored(plan.row(i))
 		checkPersonal(t, &s.entry)
-		if !validName(s.entry.Person) || s.profile >= uint64(len(compiled.profiles)) {
+		if !fields.IsName(s.entry.Person) || s.profile >= uint64(len(compiled.profiles)) {
 			t.Fatalf("row %+v", s)
 		}
 		checkEntry(t, s)
@@ -116,6 +119,7 @@ func FuzzTOML(f *testing.F) {
 	f.Add(policyTOML)
 	f.Add(factorsTOML)
 	f.Add("[[doors.a.rules]]\nschedule = 'always'\nany_of = ['badge+', 'iris']\n[doors.b]\nrules = [{}]\n")
+	f.Add("[doors.a]\nrules = [{ direction = 'out', schedule = 'always', any_of = ['badge'] }, { direction = 'up', schedule = 'always', any_of = ['badge'] }]\n")
 	f.Add("people = [{person = 'a', kind = 'staff', rights = [{doors = ['x'], schedule = 'always'}], credentials = [{format = 'H10301', facility = 1, number = 2}]}]")
 	f.Add("[schedules]\na = {mon = ['00:00-24:00']}\n[door_groups]\n\"g\" = ['*']")
 	f.Add("[[people]]\n[[people.credentials]]\n[[people.credentials]]\nfrom = 2026-01-01 08:00:00\n")

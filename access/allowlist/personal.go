@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/internal/fields"
 )
 
 // personal is what few people have beside their card. All rows of a person share
@@ -55,7 +56,7 @@ func (p *planner) personal(line int, person string, s said) *personal {
 		switch {
 		case v.digits == "":
 		case !validPIN(v.digits):
-			p.faults.add(line, "%s is not %d to %d digits", v.name, minPIN, maxPIN)
+			p.faults.Add(line, "%s is not %d to %d digits", v.name, minPIN, maxPIN)
 		default:
 			sum := hashPIN(p.o.Index, person, []byte(v.digits))
 			*v.to = sum[:]
@@ -64,9 +65,9 @@ func (p *planner) personal(line int, person string, s said) *personal {
 	switch {
 	case s.unread || s.duress == "":
 	case s.pin == "":
-		p.faults.add(line, "duress_pin without a pin: give both")
+		p.faults.Add(line, "duress_pin without a pin: give both")
 	case s.pin == s.duress:
-		p.faults.add(line, "duress_pin is the same as pin: nobody could tell a threat")
+		p.faults.Add(line, "duress_pin is the same as pin: nobody could tell a threat")
 	}
 	for _, w := range s.instead {
 		out.instead = p.substitution(out.instead, line, w[0], w[1], s.pin != "" || s.unread)
@@ -74,7 +75,7 @@ func (p *planner) personal(line int, person string, s said) *personal {
 	for _, a := range out.instead {
 		for _, b := range out.instead {
 			if a != b && a.By == b.Of {
-				p.faults.add(line, "instead of %s the person gives %s, and instead of that %s: name what they do give", a.Of, a.By, b.By)
+				p.faults.Add(line, "instead of %s the person gives %s, and instead of that %s: name what they do give", a.Of, a.By, b.By)
 			}
 		}
 	}
@@ -92,17 +93,17 @@ func (p *planner) substitution(all []access.Substitution, line int, of, by strin
 	case p.faults.Total() > before:
 		return all
 	case s.Of == s.By:
-		p.faults.add(line, "instead of %s stands %s itself", s.Of, s.By)
+		p.faults.Add(line, "instead of %s stands %s itself", s.Of, s.By)
 	case s.Of == access.Badge:
-		p.faults.add(line, "nothing stands instead of a badge: give the person a biometric credential")
+		p.faults.Add(line, "nothing stands instead of a badge: give the person a biometric credential")
 	case s.By == access.Badge:
-		p.faults.add(line, "instead of %s the person gives a badge, which anybody can carry: name it in a rule of the door, beside something else", s.Of)
+		p.faults.Add(line, "instead of %s the person gives a badge, which anybody can carry: name it in a rule of the door, beside something else", s.Of)
 	case s.By == access.PIN && !hasPIN:
-		p.faults.add(line, "instead of %s the person gives a pin, but has none", s.Of)
+		p.faults.Add(line, "instead of %s the person gives a pin, but has none", s.Of)
 	}
 	n, twice := slices.BinarySearchFunc(all, s, func(a, b access.Substitution) int { return cmp.Compare(a.Of, b.Of) })
 	if twice {
-		p.faults.add(line, "instead has %s twice", s.Of)
+		p.faults.Add(line, "instead has %s twice", s.Of)
 	}
 	return slices.Insert(all, n, s)
 }
@@ -111,7 +112,7 @@ func (p *planner) substitution(all []access.Substitution, line int, of, by strin
 func (p *planner) factor(line int, name string) access.Factor {
 	f, err := access.ParseFactors(name)
 	if err != nil || f.Count() != 1 {
-		p.faults.add(line, "instead: %s is not a factor: use pin, fingerprint, iris", quote(name))
+		p.faults.Add(line, "instead: %s is not a factor: use pin, fingerprint, iris", fields.Quote(name))
 		return 0
 	}
 	return f

@@ -4,21 +4,18 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/gatehouse-acs/gatehouse/access"
 	"github.com/gatehouse-acs/gatehouse/badge"
-	"github.com/gatehouse-acs/gatehouse/internal/spelling"
+	"github.com/gatehouse-acs/gatehouse/internal/fields"
 )
 
 const (
-	maxFaults      = 50        // how many faults are kept; the rest are counted
 	maxCredentials = 5_000_000 // some 200 bytes of memory each while they are imported
 	maxText        = 200       // bytes in a name or a visit's field
 	maxIDForm      = 64        // characters in a form of identification
@@ -26,57 +23,8 @@ const (
 	chunkRows      = 1 << 14
 )
 
-// Fault is something wrong at a line of an import file. Its text has no card
-// number.
-type Fault struct {
-	Line int    `json:"line"` // from 1
-	Text string `json:"text"`
-}
-
 // Faults is all that is wrong with an import file.
-type Faults struct {
-	List []Fault // the first of them, in the order of their lines
-	More int     // how many more there are
-}
-
-// Total is the number of faults.
-func (f *Faults) Total() int { return len(f.List) + f.More }
-
-// Error has a line for each fault that is kept.
-func (f *Faults) Error() string {
-	lines := make([]string, 0, len(f.List)+1)
-	for _, v := range f.List {
-		lines = append(lines, fmt.Sprintf("line %d: %s", v.Line, v.Text))
-	}
-	if f.More > 0 {
-		lines = append(lines, fmt.Sprintf("and %d more", f.More))
-	}
-	return strings.Join(lines, "\n")
-}
-
-func (f *Faults) add(line int, format string, args ...any) {
-	if len(f.List) == maxFaults {
-		f.More++
-		return
-	}
-	f.List = append(f.List, Fault{line, spelling.Printable(fmt.Sprintf(format, args...))})
-}
-
-// addAll adds a fault for each line of err's text.
-func (f *Faults) addAll(line int, prefix string, err error) {
-	for text := range strings.SplitSeq(err.Error(), "\n") {
-		f.add(line, "%s%s", prefix, text)
-	}
-}
-
-// err is nil where there is no fault.
-func (f *Faults) err() error {
-	if len(f.List) == 0 {
-		return nil
-	}
-	slices.SortStableFunc(f.List, func(a, b Fault) int { return cmp.Compare(a.Line, b.Line) })
-	return f
-}
+type Faults = fields.Faults
 
 // Formats knows the card formats.
 type Formats interface {
@@ -137,8 +85,18 @@ func (p *Plan) People() int { return p.people }
 // stands for every door.
 func (p *Plan) Doors() []string { return p.profiles.doors() }
 
-// Ruled are the doors of which the policy says what they ask for, sorted.
-func (p *Plan) Ruled() []string { return slices.Sorted(maps.Keys(p.rules.Doors)) }
+// Ruled are the doors of which the policy says what they ask for on the way in
+// or out, sorted.
+func (p *Plan) Ruled(side access.Direction) []string {
+	var doors []string
+	for name, rules := range p.rules.Doors {
+		if slices.ContainsFunc(rules, func(r DoorRule) bool { return r.Direction == side }) {
+			doors = append(doors, name)
+		}
+	}
+	slices.Sort(doors)
+	return doors
+}
 
 // planner checks rows one by one and gathers what is wrong.
 type planner struct {
@@ -157,6 +115,7 @@ type formatInfo struct {
 }
 
 func newPlanner(o ReadOptions) *planner {
+	o.Zone = cmp.Or(o.Zone, time.UTC)
 	return &planner{o: o, formats: make(map[string]*formatInfo), rights: make(map[[2]string]uint32)}
 }
 
@@ -177,10 +136,10 @@ func (p *planner) credential(line int, person string, c card, biometric, breakGl
 func (p *planner) biometric(line int, person string, c card, breakGlass bool) (key [16]byte, format uint16, ok bool) {
 	before := p.faults.Total()
 	if c.format != "" || c.facility != nil || c.number != nil || c.issue != nil || c.oem != nil {
-		p.faults.add(line, "biometric stands for the person's finger or eye: give no format and no numbers of a card with it")
+		p.faults.Add(line, "biometric stands for the person's finger or eye: give no format and no numbers of a card with it")
 	}
 	if breakGlass {
-		p.faults.add(line, "only a card breaks the glass")
+		p.faults.Add(line, "only a card breaks the glass")
 	}
 	return personKey(p.o.Index, person), p.formatNumber(BiometricFormat), p.faults.Total() == before
 }
@@ -209,7 +168,7 @@ func (p *planner) key(line int, c card) (key [16]byte, format uint16, ok bool) {
 	if info == nil {
 		f, known := p.o.Formats.Format(c.format)
 		if !known {
-			p.faults.add(line, "format %s is not known: see `gatehouse badge formats`", quote(c.format))
+			p.faults.Add(line, "format %s is not known: see `gatehouse badge formats`", fields.Quote(c.format))
 			return key, 0, false
 		}
 		info = &formatInfo{format: f, number: p.formatNumber(f.Name())}
@@ -222,11 +181,11 @@ func (p *planner) key(line int, c card) (key [16]byte, format uint16, ok bool) {
 		p.formats[strings.Clone(c.format)] = info
 	}
 	if info.needs[0] && c.facility == nil {
-		p.faults.add(line, "facility is empty, and a card of format %s has one", c.format)
+		p.faults.Add(line, "facility is empty, and a card of format %s has one", c.format)
 		return key, 0, false
 	}
 	if info.needs[1] && c.number == nil {
-		p.faults.add(line, "number is empty")
+		p.faults.Add(line, "number is empty")
 		return key, 0, false
 	}
 	if c.unread {
@@ -239,7 +198,7 @@ func (p *planner) key(line int, c card) (key [16]byte, format uint16, ok bool) {
 		}
 	}
 	if _, err := info.format.Encode(cred); err != nil {
-		p.faults.addAll(line, "", err)
+		p.faults.AddAll(line, "", err)
 		return key, 0, false
 	}
 	return p.o.Index.Index(cred.Canonical()), info.number, true
@@ -260,7 +219,7 @@ func (p *planner) full(line int) bool {
 	if p.plan.size() < maxCredentials {
 		return false
 	}
-	p.faults.add(line, "more than %d credentials", maxCredentials)
+	p.faults.Add(line, "more than %d credentials", maxCredentials)
 	return true
 }
 
@@ -283,9 +242,9 @@ func (p *planner) finish() (*Plan, error) {
 		if plan.formats[b.format] == BiometricFormat {
 			what = "biometric credential"
 		}
-		p.faults.add(int(b.line), "the same %s as in line %d (person %s)", what, a.line, a.person)
+		p.faults.Add(int(b.line), "the same %s as in line %d (person %s)", what, a.line, a.person)
 	}
-	if err := p.faults.err(); err != nil {
+	if err := p.faults.Err(); err != nil {
 		return nil, err
 	}
 	return plan, nil
@@ -306,12 +265,12 @@ func (p *planner) comparePeople() {
 			first = r
 			plan.people++
 		case first.name != r.name:
-			p.faults.add(int(r.line), "person %s has another name in line %d", r.person, first.line)
+			p.faults.Add(int(r.line), "person %s has another name in line %d", r.person, first.line)
 		case first.kind != r.kind:
-			p.faults.add(int(r.line), "person %s is %s here and %s in line %d", r.person, kinds[r.kind], kinds[first.kind], first.line)
+			p.faults.Add(int(r.line), "person %s is %s here and %s in line %d", r.person, kinds[r.kind], kinds[first.kind], first.line)
 		default:
 			if what := r.personal.differs(first.personal); what != "" {
-				p.faults.add(int(r.line), "person %s has another %s in line %d", r.person, what, first.line)
+				p.faults.Add(int(r.line), "person %s has another %s in line %d", r.person, what, first.line)
 			}
 		}
 	}
@@ -323,14 +282,14 @@ func (p *planner) setRules(r Rules, line func(path ...string) int) {
 	p.plan.rules = r
 	holidays, err := access.ParseHolidays(r.Holidays)
 	if err != nil {
-		p.faults.addAll(line("holidays"), "holidays: ", err)
+		p.faults.AddAll(line("holidays"), "holidays: ", err)
 	}
 	p.sched = map[string]*access.Schedule{access.AlwaysName: access.Always()}
 	for name, week := range r.Schedules {
 		p.checkName(line("schedules", name), "schedule", name)
 		s, err := access.NewSchedule(name, week, holidays)
 		if err != nil {
-			p.faults.addAll(line("schedules", name), fmt.Sprintf("schedule %s: ", quote(name)), err)
+			p.faults.AddAll(line("schedules", name), fmt.Sprintf("schedule %s: ", fields.Quote(name)), err)
 			s = &access.Schedule{Name: name} // it is there, so that who names it is not at fault
 		}
 		p.sched[name] = s
@@ -339,14 +298,14 @@ func (p *planner) setRules(r Rules, line func(path ...string) int) {
 		at := line("door_groups", name)
 		p.checkName(at, "door group", name)
 		if len(doors) == 0 {
-			p.faults.add(at, "door group %s has no doors", quote(name))
+			p.faults.Add(at, "door group %s has no doors", fields.Quote(name))
 		}
 		for _, d := range doors {
 			if d != access.EveryDoor {
 				p.checkName(at, "door", d)
 			}
 			if _, group := r.DoorGroups[d]; group {
-				p.faults.add(at, "door group %s names %s, which is a group itself", quote(name), quote(d))
+				p.faults.Add(at, "door group %s names %s, which is a group itself", fields.Quote(name), fields.Quote(d))
 			}
 		}
 	}
@@ -359,48 +318,54 @@ func (p *planner) checkDoors(r Rules, line func(path ...string) int) {
 		at := line("doors", name)
 		p.checkName(at, "door", name)
 		if _, group := r.DoorGroups[name]; group {
-			p.faults.add(at, "%s is a door group: name each of its doors", quote(name))
+			p.faults.Add(at, "%s is a door group: name each of its doors", fields.Quote(name))
+		}
+		last := make(map[access.Direction]int)
+		for i, rule := range rules {
+			last[rule.Direction] = i
 		}
 		for i, rule := range rules {
-			p.checkDoorRule(line("doors", name, "rules", strconv.Itoa(i)), rule, i == len(rules)-1)
+			p.checkDoorRule(line("doors", name, "rules", strconv.Itoa(i)), rule, i == last[rule.Direction])
 		}
 		if len(rules) == 0 {
-			p.faults.add(at, "door %s has no rules", quote(name))
+			p.faults.Add(at, "door %s has no rules", fields.Quote(name))
 		}
 	}
 }
 
 func (p *planner) checkDoorRule(line int, rule DoorRule, last bool) {
-	switch {
+	switch side := rule.Direction; {
+	case side != access.In && side != access.Out:
+		p.faults.Add(line, "direction %s: use %s or %s", fields.Quote(string(side)), access.In, access.Out)
 	case last && rule.Schedule != access.AlwaysName:
-		p.faults.add(line, "the last rule of a door has the schedule %q, so that there is always one that holds", access.AlwaysName)
+		p.faults.Add(line, "the last rule of a door for the way %s has the schedule %q, so that there is always one that holds", side, access.AlwaysName)
 	case !last && rule.Schedule == access.AlwaysName:
-		p.faults.add(line, "no rule after this one would ever hold, as its schedule is %q", access.AlwaysName)
+		p.faults.Add(line, "no rule for the way %s after this one would ever hold, as its schedule is %q", side, access.AlwaysName)
 	}
 	if _, ok := p.sched[rule.Schedule]; !ok {
-		p.faults.add(line, "schedule %s is not there: there are %s", quote(rule.Schedule), strings.Join(p.scheduleNames(), ", "))
+		p.faults.Add(line, "schedule %s is not there: there are %s", fields.Quote(rule.Schedule), strings.Join(p.scheduleNames(), ", "))
 	}
 	if len(rule.AnyOf) == 0 {
-		p.faults.add(line, "any_of is empty: name what the door asks for, such as badge+fingerprint")
+		p.faults.Add(line, "any_of is empty: name what the door asks for, such as badge+fingerprint")
 	}
 	seen := make(map[access.Factor]bool)
 	for _, text := range rule.AnyOf {
 		set, err := access.ParseFactors(text)
 		switch {
 		case err != nil:
-			p.faults.add(line, "any_of: %s", digits.ReplaceAllString(err.Error(), "…"))
+			p.faults.Add(line, "any_of: %s", digits.ReplaceAllString(err.Error(), "…"))
 		case set == access.PIN:
-			p.faults.add(line, "any_of: a pin alone does not say whose it is: write badge+pin")
+			p.faults.Add(line, "any_of: a pin alone does not say whose it is: write badge+pin")
 		case seen[set]:
-			p.faults.add(line, "any_of has %s twice", set)
+			p.faults.Add(line, "any_of has %s twice", set)
 		}
 		seen[set] = true
 	}
 }
 
 func (p *planner) checkName(line int, what, name string) {
-	if !validName(name) {
-		p.faults.add(line, "%s %s: use 1 to 64 letters, digits, dots, dashes and underscores", what, quote(name))
+	if !fields.IsName(name) {
+		p.faults.Add(line, "%s %s: "+fields.NameRule, what, fields.Quote(name))
 	}
 }
 
@@ -408,9 +373,9 @@ func (p *planner) checkName(line int, what, name string) {
 func (p *planner) expand(rights []right, line int, door, schedule string) []right {
 	if _, ok := p.sched[schedule]; !ok {
 		if schedule == "" {
-			p.faults.add(line, "door %s has no schedule: name one, such as %s", quote(door), access.AlwaysName)
+			p.faults.Add(line, "door %s has no schedule: name one, such as %s", fields.Quote(door), access.AlwaysName)
 		} else {
-			p.faults.add(line, "schedule %s is not there: there are %s", quote(schedule), strings.Join(p.scheduleNames(), ", "))
+			p.faults.Add(line, "schedule %s is not there: there are %s", fields.Quote(schedule), strings.Join(p.scheduleNames(), ", "))
 		}
 	}
 	if doors, ok := p.plan.rules.DoorGroups[door]; ok {
@@ -436,13 +401,13 @@ func (p *planner) scheduleNames() []string {
 
 // person checks what is said of a person.
 func (p *planner) person(line int, id, name, kind string) (k uint8) {
-	if !validName(id) {
-		p.faults.add(line, "person %s: use 1 to 64 letters, digits, dots, dashes and underscores; it stands in records, so it should not be a name", quote(id))
+	if !fields.IsName(id) {
+		p.faults.Add(line, "person %s: "+fields.NameRule+"; it stands in records, so it should not be a name", fields.Quote(id))
 	}
 	p.checkText(line, "name", name)
 	i := place(kinds[:], access.Kind(kind))
 	if i < 0 {
-		p.faults.add(line, "kind %s: use staff, contractor or visitor", quote(kind))
+		p.faults.Add(line, "kind %s: use staff, contractor or visitor", fields.Quote(kind))
 		return 0
 	}
 	return uint8(i)
@@ -454,7 +419,7 @@ func (p *planner) state(line int, s string) uint8 {
 	}
 	i := place(states[:], access.State(s))
 	if i < 0 {
-		p.faults.add(line, "state %s: use active, lost or revoked", quote(s))
+		p.faults.Add(line, "state %s: use active, lost or revoked", fields.Quote(s))
 		return 0
 	}
 	return uint8(i)
@@ -466,18 +431,18 @@ func (p *planner) visit(line int, kind uint8, v access.Visit) *access.Visit {
 		return nil
 	}
 	if kinds[kind] == access.Staff {
-		p.faults.add(line, "host, organisation, purpose, escort, authoriser and id_form are for visitors and contractors, not for staff")
+		p.faults.Add(line, "host, organisation, purpose, escort, authoriser and id_form are for visitors and contractors, not for staff")
 	}
 	// The log refuses a record that says anything else of a visit.
 	for i, name := range visitNames {
 		switch s := *visitFields(&v)[i]; name {
 		case "host", "escort", "authoriser":
-			if s != "" && !validName(s) {
-				p.faults.add(line, "%s %s: it is the id of a person, 1 to 64 letters, digits, dots, dashes and underscores; it stands in records, so it should not be a name", name, quote(s))
+			if s != "" && !fields.IsName(s) {
+				p.faults.Add(line, "%s %s: it is the id of a person, 1 to 64 letters, digits, dots, dashes and underscores; it stands in records, so it should not be a name", name, fields.Quote(s))
 			}
 		case "id_form":
 			if p.checkText(line, name, s); utf8.RuneCountInString(s) > maxIDForm {
-				p.faults.add(line, "id_form is longer than %d characters: name the sort of document, such as passport, and not its number", maxIDForm)
+				p.faults.Add(line, "id_form is longer than %d characters: name the sort of document, such as passport, and not its number", maxIDForm)
 			}
 		default:
 			p.checkText(line, name, s)
@@ -489,13 +454,8 @@ func (p *planner) visit(line int, kind uint8, v access.Visit) *access.Visit {
 var visitNames = [...]string{"host", "organisation", "purpose", "escort", "authoriser", "id_form"}
 
 func (p *planner) checkText(line int, what, s string) {
-	switch {
-	case len(s) > maxText:
-		p.faults.add(line, "%s is longer than %d bytes", what, maxText)
-	case !utf8.ValidString(s):
-		p.faults.add(line, "%s is not UTF-8: save the file as UTF-8", what)
-	case strings.ContainsFunc(s, unicode.IsControl):
-		p.faults.add(line, "%s has a control character", what)
+	if err := fields.CheckText(s, maxText); err != nil {
+		p.faults.Add(line, "%s %v", what, err)
 	}
 }
 
@@ -504,83 +464,23 @@ func (p *planner) bounds(line int, from, until string) (int64, int64) {
 	f := p.bound(line, "from", from, false)
 	u := p.bound(line, "until", until, true)
 	if f != 0 && u != 0 && f >= u {
-		p.faults.add(line, "until is not after from")
+		p.faults.Add(line, "until is not after from")
 	}
 	return f, u
 }
-
-// Bounds outside these years are slips of the pen.
-const firstYear, lastYear = 2000, 2200
 
 func (p *planner) bound(line int, what, s string, end bool) int64 {
 	if s == "" {
 		return 0
 	}
-	t, err := parseMoment(s, p.o.Zone, end)
+	t, err := fields.ParseMoment(s, p.o.Zone, end)
 	if err != nil {
-		p.faults.add(line, "%s: %v", what, err)
+		p.faults.Add(line, "%s: %v", what, err)
 		return 0
 	}
-	if y := t.Year(); y < firstYear || y > lastYear {
-		p.faults.add(line, "%s %s: the year is not between %d and %d", what, quote(s), firstYear, lastYear)
+	if y := t.Year(); y < fields.FirstYear || y > fields.LastYear {
+		p.faults.Add(line, "%s %s: the year is not between %d and %d", what, fields.Quote(s), fields.FirstYear, fields.LastYear)
 		return 0
 	}
 	return t.Unix()
-}
-
-// ParseMoment reads a moment: RFC 3339, or the site's wall clock as
-// 2026-03-01T08:00, 2026-03-01 08:00 (with or without seconds) or 2026-03-01,
-// which is its first moment.
-func ParseMoment(s string, zone *time.Location) (time.Time, error) {
-	return parseMoment(s, zone, false)
-}
-
-// parseMoment takes a date alone for its first moment, or for the first moment
-// after it where it is an end.
-func parseMoment(s string, zone *time.Location, end bool) (time.Time, error) {
-	if zone == nil {
-		zone = time.UTC
-	}
-	if d, err := time.ParseInLocation(time.DateOnly, s, zone); err == nil {
-		if end {
-			y, m, day := d.Date()
-			d = time.Date(y, m, day+1, 0, 0, 0, 0, zone)
-		}
-		return d, nil
-	}
-	for _, layout := range [...]string{time.RFC3339, "2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02T15:04:05", time.DateTime} {
-		if t, err := time.ParseInLocation(layout, s, zone); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, fmt.Errorf("%s is not a time such as 2026-03-01, 2026-03-01T08:00 or 2026-03-01T08:00:00+01:00", quote(s))
-}
-
-// validName says whether s is 1 to 64 letters, digits, dots, dashes and
-// underscores.
-func validName(s string) bool {
-	if s == "" || len(s) > 64 {
-		return false
-	}
-	for i := range len(s) {
-		switch c := s[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '-', c == '_':
-		default:
-			return false
-		}
-	}
-	return true
-}
-
-// quote quotes what came from a file, cut to what is needed to find it. Digits
-// alone are masked: in a file whose columns are mixed up they may be a card's.
-func quote(s string) string {
-	const most = 40
-	if len(s) > 3 && strings.Trim(s, "0123456789") == "" {
-		return fmt.Sprintf("(a number of %d digits)", len(s))
-	}
-	if len(s) > most {
-		s = s[:most] + "…"
-	}
-	return fmt.Sprintf("%q", s)
 }

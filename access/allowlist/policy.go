@@ -20,11 +20,13 @@ type Rules struct {
 	Doors      map[string][]DoorRule          `json:"doors,omitempty"`
 }
 
-// DoorRule is what a door asks for within a schedule: any one of the sets of
-// factors. Of a door's rules, the first whose schedule contains the moment holds.
+// DoorRule is what a door asks for on the way in or out, within a schedule: any
+// one of the sets of factors. Of a door's rules for that way, the first whose
+// schedule contains the moment holds.
 type DoorRule struct {
-	Schedule string   `json:"schedule"`
-	AnyOf    []string `json:"any_of"` // such as badge+fingerprint
+	Direction access.Direction `json:"direction"`
+	Schedule  string           `json:"schedule"`
+	AnyOf     []string         `json:"any_of"` // such as badge+fingerprint
 }
 
 // policy is what a file keeps beside its rows. Rows with the same rights share
@@ -59,7 +61,7 @@ func (r Rules) compile() (map[string]*access.Schedule, error) {
 type compiled struct {
 	words    Rules
 	profiles [][]access.Right
-	doors    map[string][]access.Rule
+	doors    map[string]map[access.Direction][]access.Rule
 }
 
 func parsePolicy(b []byte) (compiled, error) {
@@ -71,7 +73,7 @@ func parsePolicy(b []byte) (compiled, error) {
 	if err != nil {
 		return compiled{}, err
 	}
-	c := compiled{words: p.Rules, profiles: make([][]access.Right, len(p.Profiles)), doors: make(map[string][]access.Rule, len(p.Doors))}
+	c := compiled{words: p.Rules, profiles: make([][]access.Right, len(p.Profiles)), doors: make(map[string]map[access.Direction][]access.Rule, len(p.Doors))}
 	for i, rights := range p.Profiles {
 		for _, r := range rights {
 			s, ok := schedules[r.Schedule]
@@ -85,18 +87,24 @@ func parsePolicy(b []byte) (compiled, error) {
 		if len(rules) == 0 {
 			return compiled{}, fmt.Errorf("door %q has no rules", door) // which would be no more than a badge
 		}
-		for _, r := range rules {
+		c.doors[door] = make(map[access.Direction][]access.Rule)
+		for i := range rules {
+			r := &rules[i]
+			r.Direction = cmp.Or(r.Direction, access.In) // in files from before rules had one
 			rule, err := r.compile(schedules)
 			if err != nil {
 				return compiled{}, fmt.Errorf("door %q: %w", door, err)
 			}
-			c.doors[door] = append(c.doors[door], rule)
+			c.doors[door][r.Direction] = append(c.doors[door][r.Direction], rule)
 		}
 	}
 	return c, nil
 }
 
-func (r DoorRule) compile(schedules map[string]*access.Schedule) (access.Rule, error) {
+func (r *DoorRule) compile(schedules map[string]*access.Schedule) (access.Rule, error) {
+	if r.Direction != access.In && r.Direction != access.Out {
+		return access.Rule{}, fmt.Errorf("a rule has the direction %q, which is not known", r.Direction)
+	}
 	s, ok := schedules[r.Schedule]
 	if !ok {
 		return access.Rule{}, fmt.Errorf("a rule names schedule %q, which is not there", r.Schedule)

@@ -191,15 +191,15 @@ func (s *Source) Person(id string) (*access.Entry, error) {
 	return s.list.Person(id)
 }
 
-// Rules are what a door asks for; nil where the policy says nothing of it, or
-// there is none. They may not be changed.
-func (s *Source) Rules(door string) []access.Rule {
+// Rules are what a door asks for on the way in or out; nil where the policy says
+// nothing of that, or there is none. They may not be changed.
+func (s *Source) Rules(door string, side access.Direction) []access.Rule {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.list == nil {
 		return nil
 	}
-	return s.list.Rules(door)
+	return s.list.Rules(door, side)
 }
 
 // CheckPIN compares digits with the PINs of an entry, as List.CheckPIN does.

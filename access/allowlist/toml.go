@@ -1,6 +1,7 @@
 package allowlist
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/internal/fields"
 )
 
 // maxTOML bounds what is read into memory at once: some hundred thousand
@@ -29,8 +31,8 @@ func readTOML(r io.Reader, o ReadOptions) (*Plan, error) {
 	}
 	p := newPlanner(o)
 	if len(text) > maxTOML {
-		p.faults.add(1, "the file is larger than %d MiB: give the people as CSV", maxTOML>>20)
-		return nil, p.faults.err()
+		p.faults.Add(1, "the file is larger than %d MiB: give the people as CSV", maxTOML>>20)
+		return nil, p.faults.Err()
 	}
 	if o.Advance != nil {
 		o.Advance(int64(len(text)))
@@ -50,11 +52,11 @@ var digits = regexp.MustCompile(`[0-9]{3,}`)
 func (p *planner) tomlError(err error) error {
 	parse, ok := errors.AsType[toml.ParseError](err)
 	if !ok {
-		p.faults.add(1, "%s", digits.ReplaceAllString(err.Error(), "…"))
-		return p.faults.err()
+		p.faults.Add(1, "%s", digits.ReplaceAllString(err.Error(), "…"))
+		return p.faults.Err()
 	}
-	p.faults.add(max(parse.Position.Line, 1), "%s", digits.ReplaceAllString(parse.Message, "…"))
-	return p.faults.err()
+	p.faults.Add(max(parse.Position.Line, 1), "%s", digits.ReplaceAllString(parse.Message, "…"))
+	return p.faults.Err()
 }
 
 // table is a TOML table and where it stands.
@@ -73,7 +75,7 @@ type tomlReader struct {
 }
 
 func (t *tomlReader) fault(path []string, format string, args ...any) {
-	t.p.faults.add(t.lines.of(path...), format, args...)
+	t.p.faults.Add(t.lines.of(path...), format, args...)
 }
 
 func (t *tomlReader) file(root table) {
@@ -113,8 +115,9 @@ func (t *tomlReader) doorRules(door table) []DoorRule {
 	t.only(door, "rules")
 	var out []DoorRule
 	for _, r := range t.tables(door, "rules") {
-		t.only(r, "schedule", "any_of")
-		out = append(out, DoorRule{Schedule: t.str(r, "schedule"), AnyOf: t.strings(r, "any_of")})
+		t.only(r, "direction", "schedule", "any_of")
+		side := cmp.Or(access.Direction(t.str(r, "direction")), access.In)
+		out = append(out, DoorRule{Direction: side, Schedule: t.str(r, "schedule"), AnyOf: t.strings(r, "any_of")})
 	}
 	return out
 }
@@ -126,7 +129,7 @@ func (t *tomlReader) person(person table, seen map[string]int) {
 	p, line := t.p, t.lines.of(person.path...)
 	id, name := t.str(person, "person"), t.str(person, "name")
 	if first, twice := seen[id]; twice {
-		p.faults.add(line, "person %s is there already in line %d", quote(id), first)
+		p.faults.Add(line, "person %s is there already in line %d", fields.Quote(id), first)
 	}
 	seen[id] = line
 	kind := p.person(line, id, name, t.str(person, "kind"))
@@ -141,7 +144,7 @@ func (t *tomlReader) person(person table, seen map[string]int) {
 	profile := uint32(p.plan.profiles.add(t.rights(person)))
 	credentials := t.tables(person, "credentials")
 	if len(credentials) == 0 {
-		p.faults.add(line, "person %s has no credentials", quote(id))
+		p.faults.Add(line, "person %s has no credentials", fields.Quote(id))
 	}
 	for _, c := range credentials {
 		t.only(c, "biometric", "format", "facility", "number", "issue", "oem", "state", "from", "until", "break_glass")
@@ -204,7 +207,7 @@ func (t *tomlReader) rights(person table) []right {
 func (t *tomlReader) only(in table, known ...string) {
 	for _, key := range slices.Sorted(maps.Keys(in.m)) {
 		if !slices.Contains(known, key) {
-			t.fault(in.at(key), "%s is not known here: use %s", quote(key), strings.Join(known, ", "))
+			t.fault(in.at(key), "%s is not known here: use %s", fields.Quote(key), strings.Join(known, ", "))
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/gatehouse-acs/gatehouse/internal/fields"
 )
 
 // Line is one line of the audit.
@@ -201,7 +203,7 @@ func (e *Tampered) Error() string {
 	case e.Seq != 0:
 		return fmt.Sprintf("audit, line %d: %s", e.Seq, e.What)
 	case e.Kind != "":
-		return fmt.Sprintf("%s %s: %s", e.Kind, quote(e.ID), e.What)
+		return fmt.Sprintf("%s %s: %s", e.Kind, fields.Quote(e.ID), e.What)
 	}
 	return e.What
 }
@@ -401,12 +403,12 @@ func (c *checker) links(ctx context.Context, tx *sql.Tx, name objectName, v obje
 			return err
 		}
 		if !want[to] {
-			return &Tampered{Kind: name.kind, ID: name.id, What: fmt.Sprintf("it was made to name %s %s", to.kind, quote(to.id))}
+			return &Tampered{Kind: name.kind, ID: name.id, What: fmt.Sprintf("it was made to name %s %s", to.kind, fields.Quote(to.id))}
 		}
 		delete(want, to)
 	}
 	for to := range want {
-		return &Tampered{Kind: name.kind, ID: name.id, What: fmt.Sprintf("that it names %s %s was removed", to.kind, quote(to.id))}
+		return &Tampered{Kind: name.kind, ID: name.id, What: fmt.Sprintf("that it names %s %s was removed", to.kind, fields.Quote(to.id))}
 	}
 	return rows.Err()
 }

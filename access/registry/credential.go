@@ -10,6 +10,7 @@ import (
 
 	"github.com/gatehouse-acs/gatehouse/access"
 	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/internal/fields"
 )
 
 // Credential is a card, or stands for the finger or eye of somebody who may be
@@ -90,7 +91,7 @@ func (c *Credential) check(t *tx, before object, f *faults) error {
 	switch c.State {
 	case access.Active, access.Lost, access.Revoked:
 	default:
-		f.add("state", "%s: use active, lost or revoked", quote(string(c.State)))
+		f.add("state", "%s: use active, lost or revoked", fields.Quote(string(c.State)))
 	}
 	f.bounds(c.From, c.Until)
 	c.checkCard(t.r.o.Formats, f)
@@ -143,7 +144,7 @@ func (c *Credential) checkCard(formats Formats, f *faults) {
 	}
 	format, ok := formats.Format(c.card.Format)
 	if !ok {
-		f.add("format", "%s is not known: see `gatehouse-crm credentials formats`", quote(c.card.Format))
+		f.add("format", "%s is not known: see `gatehouse-crm credentials formats`", fields.Quote(c.card.Format))
 		return
 	}
 	for _, v := range [...]uint64{c.card.Facility, c.card.Number, c.card.Issue, c.card.OEM} {

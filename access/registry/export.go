@@ -14,6 +14,7 @@ import (
 
 	"github.com/gatehouse-acs/gatehouse/access"
 	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/internal/fields"
 )
 
 // maxExport is the largest policy that `gatehouse allowlist import` reads.
@@ -46,8 +47,9 @@ type policyDoor struct {
 }
 
 type policyRule struct {
-	Schedule string   `toml:"schedule"`
-	AnyOf    []string `toml:"any_of"`
+	Direction access.Direction `toml:"direction,omitempty"`
+	Schedule  string           `toml:"schedule"`
+	AnyOf     []string         `toml:"any_of"`
 }
 
 type policyPerson struct {
@@ -174,7 +176,7 @@ func (e *exporter) readDoors() error {
 		return err
 	}
 	if len(e.doors) == 0 {
-		return fmt.Errorf("controller %s is %w: there are doors of %s", quote(e.controller), ErrNotFound,
+		return fmt.Errorf("controller %s is %w: there are doors of %s", fields.Quote(e.controller), ErrNotFound,
 			cmp.Or(strings.Join(sorted(controllers), ", "), "none"))
 	}
 	return nil

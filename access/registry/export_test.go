@@ -150,7 +150,7 @@ func TestWhatIsExportedIsImportedWhole(t *testing.T) {
 			t.Errorf("PIN %s: %t, %t", digits, ok, duress)
 		}
 	}
-	rules := l.Rules("lab-door")
+	rules := l.Rules("lab-door", access.In)
 	if len(rules) != 2 || rules[0].Schedule.String() != "mon-fri 07:00-19:00, holiday 10:00-12:00" ||
 		!slices.Equal(rules[1].AnyOf, []access.Factor{access.Badge | access.PIN, access.Badge | access.Fingerprint}) {
 		t.Errorf("rules %v", rules)
@@ -159,7 +159,7 @@ func TestWhatIsExportedIsImportedWhole(t *testing.T) {
 	if rules[0].Schedule.Contains(christmas, time.UTC) || !rules[0].Schedule.Contains(christmas.AddDate(0, 0, -1), time.UTC) {
 		t.Error("the holiday is not kept")
 	}
-	if l.Rules("front") != nil {
+	if l.Rules("front", access.In) != nil {
 		t.Error("a door without rules has some")
 	}
 
@@ -224,12 +224,14 @@ func TestWhateverIsRegisteredSurvivesTheWayToADoor(t *testing.T) {
 		}
 		for _, row := range must(s.Doors.List(ctx, Page{}))(t) {
 			got := []Rule(nil)
-			for _, r := range l.Rules(row.Value.Name) {
-				rule := Rule{Schedule: r.Schedule.Name}
-				for _, set := range r.AnyOf {
-					rule.AnyOf = append(rule.AnyOf, set.String())
+			for _, side := range []access.Direction{access.In, access.Out} {
+				for _, r := range l.Rules(row.Value.Name, side) {
+					rule := Rule{Direction: side, Schedule: r.Schedule.Name}
+					for _, set := range r.AnyOf {
+						rule.AnyOf = append(rule.AnyOf, set.String())
+					}
+					got = append(got, rule)
 				}
-				got = append(got, rule)
 			}
 			if want := row.Value.Rules; row.Value.Controller == "north-1" && !gocmp.Equal(got, want) {
 				t.Fatalf("door %s: rules %v, want %v", row.Value.Name, got, want)
@@ -254,8 +256,11 @@ func drawDoors(t *rapid.T, s *site) {
 	must(s.Holidays.Create(ctx, by, Holiday{Date: "2026-12-25"}))(t)
 	for _, d := range []Door{{Name: "front", Controller: "north-1"}, {Name: "lab.1", Controller: "north-1", Into: "lab"}, {Name: "lab.2", Controller: "south-1", Into: "lab"}} {
 		if rapid.Bool().Draw(t, "ruled") {
-			d.Rules = []Rule{{rapid.SampledFrom([]string{"office", "nights.2"}).Draw(t, "schedule"), rapid.SliceOfNDistinct(anySet, 1, 3, rapid.ID).Draw(t, "sets")},
-				{access.AlwaysName, []string{anySet.Draw(t, "set")}}}
+			d.Rules = []Rule{{"in", rapid.SampledFrom([]string{"office", "nights.2"}).Draw(t, "schedule"), rapid.SliceOfNDistinct(anySet, 1, 3, rapid.ID).Draw(t, "sets")},
+				{"in", access.AlwaysName, []string{anySet.Draw(t, "set")}}}
+		}
+		if rapid.Bool().Draw(t, "ruled on the way out") {
+			d.Rules = append(d.Rules, Rule{"out", access.AlwaysName, []string{anySet.Draw(t, "set")}})
 		}
 		must(s.Doors.Create(ctx, by, d))(t)
 	}

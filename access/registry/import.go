@@ -15,13 +15,12 @@ import (
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/access"
-	"github.com/gatehouse-acs/gatehouse/internal/spelling"
+	"github.com/gatehouse-acs/gatehouse/internal/fields"
 )
 
 const (
-	maxImportFaults = 1000 // how many are kept; the rest are counted
-	progressEvery   = 500  // rows
-	byteOrderMark   = "\ufeff"
+	progressEvery = 500 // rows
+	byteOrderMark = "\ufeff"
 )
 
 // ImportColumns are the columns that an import may have, in any order. Of these
@@ -29,53 +28,8 @@ const (
 var ImportColumns = []string{"person", "name", "kind", "groups", "from", "until", "extended", "operator", "pin", "duress_pin", "instead",
 	"format", "facility", "number", "issue", "oem", "biometric", "state", "card_from", "card_until", "break_glass"}
 
-// LineFault is something wrong at a line of an import. Its text has no card
-// number and no digit of a PIN.
-type LineFault struct {
-	Line int    `json:"line"` // from 1
-	Text string `json:"text"`
-}
-
 // ImportFaults is all that is wrong with an import.
-type ImportFaults struct {
-	List []LineFault // the first 1000, in the order of their lines
-	More int         // how many more there are
-}
-
-// Total is the number of faults.
-func (f *ImportFaults) Total() int { return len(f.List) + f.More }
-
-// Error has a line for each fault that is kept.
-func (f *ImportFaults) Error() string {
-	lines := make([]string, 0, len(f.List)+1)
-	for _, v := range f.List {
-		lines = append(lines, fmt.Sprintf("line %d: %s", v.Line, v.Text))
-	}
-	if f.More > 0 {
-		lines = append(lines, fmt.Sprintf("and %d more", f.More))
-	}
-	return strings.Join(lines, "\n")
-}
-
-func (f *ImportFaults) add(line int, format string, args ...any) {
-	if len(f.List) == maxImportFaults {
-		f.More++
-		return
-	}
-	f.List = append(f.List, LineFault{line, spelling.Printable(fmt.Sprintf(format, args...))})
-}
-
-// take adds what is wrong with an object as faults of a line. It returns the
-// error where it is not of that sort.
-func (f *ImportFaults) take(line int, err error) error {
-	if invalid, ok := errors.AsType[*Invalid](err); ok {
-		for _, v := range invalid.Faults {
-			f.add(line, "%s: %s", v.Field, v.Text)
-		}
-		return nil
-	}
-	return err
-}
+type ImportFaults = fields.Faults
 
 // ImportOptions say how a file is read.
 type ImportOptions struct {
@@ -110,16 +64,13 @@ func (r *Registry) Import(ctx context.Context, c Change, in io.Reader, o ImportO
 
 func (t *tx) imports(in io.Reader, o ImportOptions) (Imported, error) {
 	i := importer{tx: t, o: o, people: make(map[string]imported), cards: make(map[string]int)}
-	if i.o.Zone == nil {
-		i.o.Zone = time.UTC
-	}
+	i.o.Zone = cmp.Or(i.o.Zone, time.UTC)
 	before := t.head.Seq
 	if err := i.read(in); err != nil {
 		return Imported{}, err
 	}
-	if i.faults.Total() > 0 {
-		slices.SortStableFunc(i.faults.List, func(a, b LineFault) int { return cmp.Compare(a.Line, b.Line) })
-		return Imported{}, &i.faults
+	if err := i.faults.Err(); err != nil {
+		return Imported{}, err
 	}
 	return Imported{Rows: i.rows, People: len(i.people), Credentials: len(i.cards), Changes: int(t.head.Seq - before)}, nil
 }
@@ -155,7 +106,7 @@ func (i *importer) read(in io.Reader) error {
 	header, err := c.Read()
 	switch {
 	case err == io.EOF:
-		i.faults.add(1, "the file is empty")
+		i.faults.Add(1, "the file is empty")
 		return nil
 	case err != nil:
 		return i.csvError(err)
@@ -188,7 +139,19 @@ func (i *importer) read(in io.Reader) error {
 	}
 }
 
-func (i *importer) fault(format string, args ...any) { i.faults.add(i.line, format, args...) }
+func (i *importer) fault(format string, args ...any) { i.faults.Add(i.line, format, args...) }
+
+// take makes faults of what is wrong with an object, and returns what is another
+// error.
+func (i *importer) take(err error) error {
+	if invalid, ok := errors.AsType[*Invalid](err); ok {
+		for _, v := range invalid.Faults {
+			i.fault("%s: %s", v.Field, v.Text)
+		}
+		return nil
+	}
+	return err
+}
 
 // csvError makes a fault of what is no CSV, and returns what is another error.
 func (i *importer) csvError(err error) error {
@@ -196,28 +159,28 @@ func (i *importer) csvError(err error) error {
 	if !ok {
 		return fmt.Errorf("read the file: %w", err)
 	}
-	i.faults.add(max(parse.Line, 1), "%v", parse.Err)
+	i.faults.Add(max(parse.Line, 1), "%v", parse.Err)
 	return nil
 }
 
 func (i *importer) heading(names []string) bool {
 	if len(names) == 1 && strings.ContainsAny(names[0], ";\t") {
-		i.faults.add(1, "the columns are separated by semicolons or tabs: save the file with commas")
+		i.faults.Add(1, "the columns are separated by semicolons or tabs: save the file with commas")
 		return false
 	}
 	i.column = make(map[string]int, len(names))
 	for n, name := range names {
 		if !slices.Contains(ImportColumns, name) {
-			i.faults.add(1, "column %s is not known: use %s", quote(name), strings.Join(ImportColumns, ", "))
+			i.faults.Add(1, "column %s is not known: use %s", fields.Quote(name), strings.Join(ImportColumns, ", "))
 		}
 		if _, twice := i.column[name]; twice {
-			i.faults.add(1, "column %s is there twice", quote(name))
+			i.faults.Add(1, "column %s is there twice", fields.Quote(name))
 		}
 		i.column[name] = n
 	}
 	for _, name := range [...]string{"person", "kind"} {
 		if !i.has(name) {
-			i.faults.add(1, "column %q is missing", name)
+			i.faults.Add(1, "column %q is missing", name)
 		}
 	}
 	return i.faults.Total() == 0
@@ -248,10 +211,10 @@ func (i *importer) row() error {
 	first, again := i.people[p.ID]
 	switch {
 	case again && !first.bad && !reflect.DeepEqual(first.person, p):
-		i.fault("person %s is described otherwise in line %d", quote(p.ID), first.line)
+		i.fault("person %s is described otherwise in line %d", fields.Quote(p.ID), first.line)
 	case !again:
 		if i.faults.Total() == before {
-			if err := i.faults.take(i.line, i.write(was, &p)); err != nil {
+			if err := i.take(i.write(was, &p)); err != nil {
 				return err
 			}
 		}
@@ -274,7 +237,7 @@ func (i *importer) person() (p Person, was *old, err error) {
 			return p, nil, err
 		}
 		if !p.Left.IsZero() {
-			i.fault("person %s has left, on %s", quote(id), p.Left.Format(time.DateOnly))
+			i.fault("person %s has left, on %s", fields.Quote(id), p.Left.Format(time.DateOnly))
 		}
 	}
 	p.Kind = access.Kind(i.field("kind"))
@@ -296,7 +259,7 @@ func (i *importer) person() (p Person, was *old, err error) {
 		for _, word := range i.words("instead") {
 			of, by, ok := strings.Cut(word, "=")
 			if !ok {
-				i.fault("instead %s: write fingerprint=pin, and semicolons between several", quote(word))
+				i.fault("instead %s: write fingerprint=pin, and semicolons between several", fields.Quote(word))
 			}
 			p.Instead[of] = by
 		}
@@ -341,7 +304,7 @@ func (i *importer) moment(column string, to *time.Time, end bool) {
 	if text == "" {
 		return
 	}
-	at, err := ParseMoment(text, i.o.Zone, end)
+	at, err := fields.ParseMoment(text, i.o.Zone, end)
 	if err != nil {
 		i.fault("%s: %v", column, err)
 		return
@@ -359,7 +322,7 @@ func (i *importer) yes(column string, to *bool) {
 	case "no", "":
 		*to = false
 	default:
-		i.fault("%s %s: use yes or no", column, quote(text))
+		i.fault("%s %s: use yes or no", column, fields.Quote(text))
 	}
 }
 
@@ -418,7 +381,7 @@ func (i *importer) credential(person string, bad bool) error {
 		}
 	}
 	i.cards[c.ID] = i.line
-	return i.faults.take(i.line, i.write(was, &c))
+	return i.take(i.write(was, &c))
 }
 
 // card reads the numbers of a card, and says whether there are any.
@@ -443,7 +406,7 @@ func (i *importer) card(c *Credential) bool {
 	}
 	format, ok := i.r.o.Formats.Format(name)
 	if !ok {
-		i.fault("format %s is not known: see `gatehouse-crm credentials formats`", quote(name))
+		i.fault("format %s is not known: see `gatehouse-crm credentials formats`", fields.Quote(name))
 		return true
 	}
 	card := format.New()

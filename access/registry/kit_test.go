@@ -167,7 +167,7 @@ func (s *site) staff() {
 	must(s.Schedules.Create(ctx, by, Schedule{Name: "office", Week: map[string][]string{"mon-fri": {"07:00-19:00"}, "holiday": {"10:00-12:00"}}}))(t)
 	must(s.Holidays.Create(ctx, by, Holiday{Date: "2026-12-25", Title: "Christmas"}))(t)
 	must(s.Doors.Create(ctx, by, Door{Name: "lab-door", Controller: "north-1", Into: "lab",
-		Rules: []Rule{{"office", []string{"badge"}}, {access.AlwaysName, []string{"badge+pin", "badge+fingerprint"}}}}))(t)
+		Rules: []Rule{{"in", "office", []string{"badge"}}, {"in", access.AlwaysName, []string{"badge+pin", "badge+fingerprint"}}}}))(t)
 	must(s.Doors.Create(ctx, by, Door{Name: "front", Controller: "north-1"}))(t)
 	must(s.Doors.Create(ctx, by, Door{Name: "store", Controller: "south-1"}))(t)
 	must(s.Groups.Create(ctx, by, Group{Name: "ops", Rights: []Right{{Area: "lab", Schedule: "office"}, {Door: "front", Schedule: access.AlwaysName}}}))(t)

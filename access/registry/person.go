@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/internal/fields"
 )
 
 // Person is somebody who may enter, or once might. Staff and contractors enter
@@ -86,8 +87,8 @@ func (p *Person) links() []link {
 }
 
 func (p *Person) check(t *tx, before object, f *faults) error {
-	if !validName(p.ID) {
-		f.add("person", "%s: %s; it stands in records, so it should not be a name", quote(p.ID), nameRule)
+	if !fields.IsName(p.ID) {
+		f.add("person", "%s: %s; it stands in records, so it should not be a name", fields.Quote(p.ID), fields.NameRule)
 	}
 	f.text("name", p.Name, maxText)
 	switch p.Kind {
@@ -103,7 +104,7 @@ func (p *Person) check(t *tx, before object, f *faults) error {
 			f.add("until", "a visitor is valid as long as the visit")
 		}
 	default:
-		f.add("kind", "%s: use staff, contractor or visitor", quote(string(p.Kind)))
+		f.add("kind", "%s: use staff, contractor or visitor", fields.Quote(string(p.Kind)))
 	}
 	f.bounds(p.From, p.Until)
 	p.checkPINs(f)
@@ -147,7 +148,7 @@ func (p *Person) checkInstead(f *faults) {
 		by, errBy := access.ParseFactors(p.Instead[name])
 		switch {
 		case errOf != nil || errBy != nil || of.Count() != 1 || by.Count() != 1 || of.String() != name || by.String() != p.Instead[name]:
-			f.add("instead", "%s by %s: each is one of pin, fingerprint, iris", quote(name), quote(p.Instead[name]))
+			f.add("instead", "%s by %s: each is one of pin, fingerprint, iris", fields.Quote(name), fields.Quote(p.Instead[name]))
 		case of == by:
 			f.add("instead", "instead of %s stands %s itself", of, by)
 		case of == access.Badge:

@@ -25,6 +25,7 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/internal/fields"
 )
 
 //go:embed migrations/*.sql
@@ -243,7 +244,7 @@ type Change struct {
 func (c Change) check() error {
 	var f faults
 	if !validBy(c.By) {
-		f.add("by", "%s: say who changes it, in 1 to 64 letters, digits, dots, dashes, underscores and @", quote(c.By))
+		f.add("by", "%s: say who changes it, in 1 to 64 letters, digits, dots, dashes, underscores and @", fields.Quote(c.By))
 	}
 	if c.Why == "" {
 		f.add("why", "say why, such as the number of a ticket")

@@ -180,10 +180,14 @@ func TestEveryFaultOfAnObjectIsToldAndNothingIsWritten(t *testing.T) {
 			_, err := s.Doors.Create(ctx, by, Door{Name: "d", Into: "lab", OutOf: "lab"})
 			return err
 		}, []string{"controller: ", "out_of: "}},
-		"last rule":             {door(Rule{"office", []string{"badge"}}), []string{`the last rule has the schedule "always"`}},
-		"rule that never holds": {door(Rule{"always", []string{"badge"}}, Rule{"always", []string{"pin"}}), []string{"no rule after number 1"}},
-		"rule's sets":           {door(Rule{"always", []string{"badge+nose", "badge+pin", "pin+badge"}}), []string{"not a factor", "badge+pin twice"}},
-		"rule without sets":     {door(Rule{"always", nil}), []string{"asks for nothing"}},
+		"last rule":             {door(Rule{"in", "office", []string{"badge"}}), []string{`the last rule for the way in has the schedule "always"`}},
+		"rule that never holds": {door(Rule{"in", "always", []string{"badge"}}, Rule{"in", "always", []string{"badge+pin"}}), []string{"no rule for the way in after number 1"}},
+		"rule's sets":           {door(Rule{"in", "always", []string{"badge+nose", "badge+pin", "pin+badge"}}), []string{"not a factor", "badge+pin twice"}},
+		"rule of no direction":  {door(Rule{"up", "always", []string{"badge"}}), []string{`rule 1 has the direction "up": use in or out`}},
+		"last rule on the way out": {door(Rule{"out", "office", []string{"badge"}}, Rule{"", "always", []string{"badge"}}),
+			[]string{`the last rule for the way out has the schedule "always"`}},
+		"rule of a PIN alone": {door(Rule{"in", "always", []string{"pin"}}), []string{"rule 1: a pin alone does not say whose it is"}},
+		"rule without sets":   {door(Rule{"in", "always", nil}), []string{"asks for nothing"}},
 
 		"visit of nobody": {func() error { _, err := s.Visits.Create(ctx, by, Visit{ID: "x"}); return err },
 			[]string{"visitor: ", "host: ", "authoriser: ", "organisation: ", "purpose: ", "until: ", "doors: "}},

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/internal/fields"
 )
 
 // Group gives all its people the same rights.
@@ -68,7 +69,7 @@ func (g *Group) check(_ *tx, _ object, f *faults) error {
 	f.text("title", g.Title, maxText)
 	for _, r := range g.Rights {
 		if (r.Door == "") == (r.Area == "") {
-			f.add("rights", "a right is to a door or to an area: %s", quote(r.String()))
+			f.add("rights", "a right is to a door or to an area: %s", fields.Quote(r.String()))
 		}
 	}
 	return nil
@@ -129,9 +130,9 @@ func (*Holiday) settle()               {}
 func (h *Holiday) check(_ *tx, _ object, f *faults) error {
 	switch d, err := access.ParseDate(h.Date); {
 	case err != nil:
-		f.add("date", "%s is not a date such as 2026-12-25", quote(h.Date))
-	case d.Year < firstYear || d.Year > lastYear:
-		f.add("date", "the year %d is not between %d and %d", d.Year, firstYear, lastYear)
+		f.add("date", "%s is not a date such as 2026-12-25", fields.Quote(h.Date))
+	case d.Year < fields.FirstYear || d.Year > fields.LastYear:
+		f.add("date", "the year %d is not between %d and %d", d.Year, fields.FirstYear, fields.LastYear)
 	}
 	f.text("title", h.Title, maxText)
 	return nil
@@ -163,17 +164,18 @@ type Door struct {
 	Controller string `json:"controller"`
 	Into       string `json:"into,omitempty"`   // the area behind it
 	OutOf      string `json:"out_of,omitempty"` // the area before it; "": outside
-	// Rules say which factors the door asks for; of those whose schedule
-	// contains the moment, the first. None: what the controller's configuration
-	// says.
+	// Rules say which factors the door asks for, in the order of their directions;
+	// of those for a way whose schedule contains the moment, the first. None for a
+	// way: what the controller's configuration says.
 	Rules []Rule `json:"rules,omitempty"`
 }
 
-// Rule is what a door asks for within a schedule: any one of the sets, such as
-// badge+fingerprint.
+// Rule is what a door asks for on the way in or out, within a schedule: any one of
+// the sets, such as badge+fingerprint.
 type Rule struct {
-	Schedule string   `json:"schedule"`
-	AnyOf    []string `json:"any_of"`
+	Direction access.Direction `json:"direction,omitempty"` // none: in
+	Schedule  string           `json:"schedule"`
+	AnyOf     []string         `json:"any_of"`
 }
 
 func (*Door) kind() Kind            { return KindDoor }
@@ -186,12 +188,14 @@ func (d *Door) settle() {
 		d.Rules = nil
 	}
 	for i := range d.Rules {
+		d.Rules[i].Direction = cmp.Or(d.Rules[i].Direction, access.In)
 		for j, text := range d.Rules[i].AnyOf {
 			if set, err := access.ParseFactors(text); err == nil {
 				d.Rules[i].AnyOf[j] = set.String()
 			}
 		}
 	}
+	slices.SortStableFunc(d.Rules, func(a, b Rule) int { return cmp.Compare(a.Direction, b.Direction) })
 }
 
 func (d *Door) links() []link {
@@ -216,21 +220,27 @@ func (d *Door) check(_ *tx, _ object, f *faults) error {
 		f.add("out_of", "the door leads out of the area that it leads into")
 	}
 	for i, r := range d.Rules {
-		last := i == len(d.Rules)-1
+		last := i == len(d.Rules)-1 || d.Rules[i+1].Direction != r.Direction
 		switch {
+		case r.Direction != access.In && r.Direction != access.Out:
+			f.add("rules", "rule %d has the direction %s: use %s or %s", i+1, fields.Quote(string(r.Direction)), access.In, access.Out)
 		case last && r.Schedule != access.AlwaysName:
-			f.add("rules", "the last rule has the schedule %q, so that there is always one that holds", access.AlwaysName)
+			f.add("rules", "the last rule for the way %s has the schedule %q, so that there is always one that holds", r.Direction, access.AlwaysName)
 		case !last && r.Schedule == access.AlwaysName:
-			f.add("rules", "no rule after number %d would ever hold, as its schedule is %q", i+1, access.AlwaysName)
+			f.add("rules", "no rule for the way %s after number %d would ever hold, as its schedule is %q", r.Direction, i+1, access.AlwaysName)
 		}
 		if len(r.AnyOf) == 0 {
 			f.add("rules", "rule %d asks for nothing: name a set such as badge+fingerprint", i+1)
 		}
 		seen := make(map[string]bool)
 		for _, text := range r.AnyOf {
-			if _, err := access.ParseFactors(text); err != nil {
+			set, err := access.ParseFactors(text)
+			switch {
+			case err != nil:
 				f.add("rules", "rule %d: %v", i+1, err)
-			} else if seen[text] {
+			case set == access.PIN:
+				f.add("rules", "rule %d: a pin alone does not say whose it is: write badge+pin", i+1)
+			case seen[text]:
 				f.add("rules", "rule %d has %s twice", i+1, text)
 			}
 			seen[text] = true

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/gatehouse-acs/gatehouse/internal/fields"
 )
 
 // Kind is a sort of object.
@@ -154,9 +156,9 @@ func (r *Registry) find(ctx context.Context, q queryer, name objectName) (stored
 	o, err := scanStored(q.QueryRowContext(ctx, `SELECT `+objectColumns+` FROM object WHERE kind = $1 AND id = $2`, string(name.kind), name.id))
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return o, fmt.Errorf("%s %s is %w", name.kind, quote(name.id), ErrNotFound)
+		return o, fmt.Errorf("%s %s is %w", name.kind, fields.Quote(name.id), ErrNotFound)
 	case err != nil:
-		return o, fmt.Errorf("read %s %s: %w", name.kind, quote(name.id), err)
+		return o, fmt.Errorf("read %s %s: %w", name.kind, fields.Quote(name.id), err)
 	}
 	return o, nil
 }
@@ -239,7 +241,7 @@ func (t *tx) check(before *old, v object) error {
 			return err
 		}
 		if !there {
-			f.add(l.field, "%s %s is not there", l.kind, quote(l.id))
+			f.add(l.field, "%s %s is not there", l.kind, fields.Quote(l.id))
 		}
 	}
 	if len(v.links()) > longestList {
@@ -468,7 +470,7 @@ func (t Table[T, P]) create(tx *tx, action string, v T) (Row[T], error) {
 		return Row[T]{}, err
 	}
 	if there {
-		return Row[T]{}, fmt.Errorf("%s %s is %w", name.kind, quote(name.id), ErrExists)
+		return Row[T]{}, fmt.Errorf("%s %s is %w", name.kind, fields.Quote(name.id), ErrExists)
 	}
 	o, err := tx.put(action, nil, P(&v))
 	if err != nil {
@@ -517,7 +519,7 @@ func (t *tx) at(name objectName, version uint64) (*old, error) {
 		return nil, err
 	}
 	if version != 0 && version != before.version {
-		return nil, fmt.Errorf("%s %s was %w: it is of version %d and not %d", name.kind, quote(name.id), ErrChanged, before.version, version)
+		return nil, fmt.Errorf("%s %s was %w: it is of version %d and not %d", name.kind, fields.Quote(name.id), ErrChanged, before.version, version)
 	}
 	return before, nil
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/internal/fields"
 )
 
 // Visit is the planned and the real stay of a visitor.
@@ -200,7 +201,7 @@ func (v *Visit) checkPapers(f *faults) {
 			f.add("identified.form", "is longer than %d characters: name the sort of document, such as passport, and not its number", maxIDForm)
 		}
 		if !validBy(i.By) {
-			f.add("identified.by", "%s: say who checked it", quote(i.By))
+			f.add("identified.by", "%s: say who checked it", fields.Quote(i.By))
 		}
 	}
 	if in && v.Notice == nil {

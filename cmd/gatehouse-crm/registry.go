@@ -16,6 +16,7 @@ import (
 	"github.com/gatehouse-acs/gatehouse/access/registry"
 	"github.com/gatehouse-acs/gatehouse/badge"
 	"github.com/gatehouse-acs/gatehouse/internal/cli"
+	"github.com/gatehouse-acs/gatehouse/internal/fields"
 	"github.com/gatehouse-acs/gatehouse/internal/keys"
 	"github.com/gatehouse-acs/gatehouse/internal/pki"
 	"github.com/gatehouse-acs/gatehouse/internal/spelling"
@@ -280,7 +281,7 @@ func (s *registrySession) setMoment(cmd *cobra.Command, flag string, to *time.Ti
 	if text == "" {
 		return nil
 	}
-	at, err := registry.ParseMoment(text, s.zone, strings.HasSuffix(flag, "until"))
+	at, err := fields.ParseMoment(text, s.zone, strings.HasSuffix(flag, "until"))
 	if err != nil {
 		return fmt.Errorf("--%s: %w", flag, err)
 	}

@@ -148,6 +148,7 @@ A TOML file has the whole policy:
   rules = [
     { schedule = "office", any_of = ["badge+fingerprint", "badge+iris"] },
     { schedule = "always", any_of = ["badge+fingerprint+pin"] },
+    { direction = "out", schedule = "always", any_of = ["badge+pin"] }, # none: the badge
   ]
 
   [[people]]
@@ -251,8 +252,15 @@ func (s *allowlistSite) importFile(ctx context.Context, name string, o importOpt
 	if doors := plan.Doors(); len(doors) > 0 {
 		fmt.Fprintf(stdout, "doors named: %s\n", strings.Join(doors, ", "))
 	}
-	if ruled := plan.Ruled(); len(ruled) > 0 {
-		fmt.Fprintf(stdout, "doors with rules: %s\n", strings.Join(ruled, ", "))
+	var ruled []string
+	for _, side := range []access.Direction{access.In, access.Out} {
+		if doors := plan.Ruled(side); len(doors) > 0 {
+			fmt.Fprintf(stdout, "doors with rules for the way %s: %s\n", side, strings.Join(doors, ", "))
+			ruled = append(ruled, doors...)
+		}
+	}
+	if slices.Sort(ruled); len(ruled) > 0 {
+		ruled = slices.Compact(ruled)
 		if unused := without(ruled, plan.Doors()); len(unused) > 0 {
 			fmt.Fprintf(stdout, "of these nobody has a right to %s: if somebody should have, a name is wrong\n", strings.Join(unused, ", "))
 		}
@@ -378,7 +386,7 @@ func (s *allowlistSite) listDoors(asJSON bool, stdout io.Writer) (err error) {
 	defer func() { err = errors.Join(err, l.Close()) }()
 	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 	if !asJSON {
-		fmt.Fprintln(w, "DOOR\tSCHEDULE\tASKS FOR")
+		fmt.Fprintln(w, "DOOR\tDIRECTION\tSCHEDULE\tASKS FOR")
 	}
 	all := l.Words().Doors
 	for _, door := range slices.Sorted(maps.Keys(all)) {
@@ -389,7 +397,7 @@ func (s *allowlistSite) listDoors(asJSON bool, stdout io.Writer) (err error) {
 			continue
 		}
 		for _, r := range all[door] {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", door, r.Schedule, strings.Join(r.AnyOf, " or "))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", door, r.Direction, r.Schedule, strings.Join(r.AnyOf, " or "))
 		}
 	}
 	return w.Flush()

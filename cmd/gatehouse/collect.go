@@ -43,7 +43,7 @@ var (
 	descScanner      = metric.Desc("scanner_faulty", "Whether the scanner of fingers or eyes is broken.", "door", "scanner", "factor")
 	descOutcomes     = metric.Desc("factor_outcomes_total", "Factors that people gave since the start, by how they came out.", "door", "reader", "factor", "outcome")
 	descLockedOut    = metric.Desc("locked_out", "People and readers that are locked out after too many failures.", "whom")
-	descMisfits      = metric.Desc("door_rules_unfit", "Rules that let nobody in, and sets of factors by which something that is not authenticated opens alone; gatehouse status names them.")
+	descMisfits      = metric.Desc("door_rules_unfit", "Rules that let nobody through or only after another factor, and sets of factors by which something that is not authenticated opens alone; gatehouse status names them.")
 	descDecisions    = metric.Desc("decisions_total", "Decisions since the start.", "door", "decision")
 	descAlarms       = metric.Desc("door_alarms_total", "Alarms since the start.", "door")
 )

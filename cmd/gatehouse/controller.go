@@ -338,6 +338,7 @@ func (c *controller) openDoor(cfg *config.Door, lockdown door.Input) (*door.Door
 		FactorWindow: cfg.FactorWindow,
 		DuressOpens:  cfg.Duress == config.DuressOpens,
 		Limits:       c.limits(),
+		Secrets:      c.secrets(),
 	}
 	var err error
 	if parts.Strike, err = c.buses.strike(&cfg.Strike); err != nil {
@@ -389,6 +390,14 @@ func (c *controller) openDoor(cfg *config.Door, lockdown door.Input) (*door.Door
 		})
 	}
 	return door.New(parts)
+}
+
+// secrets are what failures are kept with.
+func (c *controller) secrets() door.Secrets {
+	return struct {
+		*keys.Pepper
+		*keys.Sealer
+	}{c.keys.Pepper, c.keys.Records}
 }
 
 // limits are those of failures, at all doors.

@@ -8,15 +8,15 @@ import (
 	"io"
 	"io/fs"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/access"
 	"github.com/gatehouse-acs/gatehouse/access/allowlist"
-	"github.com/gatehouse-acs/gatehouse/badge"
+	"github.com/gatehouse-acs/gatehouse/internal/badgeview"
 	"github.com/gatehouse-acs/gatehouse/internal/cli"
 	"github.com/gatehouse-acs/gatehouse/internal/config"
+	"github.com/gatehouse-acs/gatehouse/internal/fields"
 	"github.com/spf13/cobra"
 )
 
@@ -24,6 +24,7 @@ import (
 type explainFlags struct {
 	badge, person        string
 	door, at, factors    string
+	direction            string
 	clockUnset, lockdown bool
 	asJSON               bool
 }
@@ -48,6 +49,7 @@ badge. Whether fingers and eyes of the person were enrolled is not looked at, no
 whether somebody is locked out.`,
 		Example: `  gatehouse allowlist explain --badge H10301:123:4567 --door server-room-a
   gatehouse allowlist explain --door server-room-a --factors badge+fingerprint <badge.txt
+  gatehouse allowlist explain --door server-room-a --direction out <badge.txt
   gatehouse allowlist explain --door server-room-a --at "2026-12-25 08:00" <badge.txt`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -64,6 +66,7 @@ whether somebody is locked out.`,
 	f.StringVar(&ask.person, "person", "", "instead of a badge: the `id` of somebody who was identified by a finger or an eye")
 	f.StringVar(&ask.factors, "factors", "", "the `factors` that were given, joined by + (default: badge)")
 	f.StringVar(&ask.door, "door", "", "the `door`")
+	f.StringVar(&ask.direction, "direction", string(access.In), "the way through the door: in or out")
 	f.StringVar(&ask.at, "at", "", "the `time`: RFC 3339, or the site's own such as 2026-03-01T08:00 (default: now)")
 	f.BoolVar(&ask.clockUnset, "clock-unset", false, "as if the controller's clock had not been set since it started")
 	f.BoolVar(&ask.lockdown, "lockdown", false, "as if the door were in lockdown")
@@ -76,27 +79,32 @@ whether somebody is locked out.`,
 }
 
 type explanation struct {
-	Door       string          `json:"door"`
-	At         time.Time       `json:"at"`
-	Decision   string          `json:"decision"`
-	Reason     access.Reason   `json:"reason"`
-	Meaning    string          `json:"meaning"`
-	Action     string          `json:"action"`
-	Policy     uint64          `json:"policy_version"`
-	Credential *credentialJSON `json:"credential,omitempty"`
-	Steps      []access.Step   `json:"steps"`
-	More       []string        `json:"more,omitempty"` // factors, of which the door waits for any
+	Door       string           `json:"door"`
+	Direction  access.Direction `json:"direction"`
+	At         time.Time        `json:"at"`
+	Decision   string           `json:"decision"`
+	Reason     access.Reason    `json:"reason"`
+	Meaning    string           `json:"meaning"`
+	Action     string           `json:"action"`
+	Policy     uint64           `json:"policy_version"`
+	Credential *credentialJSON  `json:"credential,omitempty"`
+	Steps      []access.Step    `json:"steps"`
+	More       []string         `json:"more,omitempty"` // factors, of which the door waits for any
 }
 
 func (s *allowlistSite) explain(ctx context.Context, ask explainFlags, stdin io.Reader, stdout, stderr io.Writer) error {
 	at := time.Now()
 	if ask.at != "" {
 		var err error
-		if at, err = allowlist.ParseMoment(ask.at, s.zone); err != nil {
+		if at, err = fields.ParseMoment(ask.at, s.zone, false); err != nil {
 			return fmt.Errorf("--at: %w", err)
 		}
 	}
-	q := access.Query{Door: ask.door, Direction: access.In, At: at, Zone: s.zone, Clock: access.ClockSynchronised, Lockdown: ask.lockdown, Given: access.Badge}
+	side := access.Direction(ask.direction)
+	if side != access.In && side != access.Out {
+		return fmt.Errorf("--direction: %q is neither %q nor %q", ask.direction, access.In, access.Out)
+	}
+	q := access.Query{Door: ask.door, Direction: side, At: at, Zone: s.zone, Clock: access.ClockSynchronised, Lockdown: ask.lockdown, Given: access.Badge}
 	if ask.clockUnset {
 		q.Clock = access.ClockUnset
 	}
@@ -119,7 +127,7 @@ func (s *allowlistSite) explain(ctx context.Context, ask explainFlags, stdin io.
 	}
 	steps, d := access.Explain(&q)
 	told, _ := d.Reason.Text()
-	e := explanation{Door: ask.door, At: at.In(s.zone), Decision: "denied", Reason: d.Reason, Meaning: told.Meaning, Action: told.Action,
+	e := explanation{Door: ask.door, Direction: side, At: at.In(s.zone), Decision: "denied", Reason: d.Reason, Meaning: told.Meaning, Action: told.Action,
 		Policy: q.Policy.Version, Steps: steps, More: d.More.Names()}
 	if d.Granted {
 		e.Decision = "granted"
@@ -146,7 +154,7 @@ func (ask explainFlags) finder(s *allowlistSite, stdin io.Reader) (func(*allowli
 		}
 		text = strings.TrimSpace(line)
 	}
-	c, err := parseBadge(s.formats, text)
+	c, err := badgeview.ParseCard(s.formats, text)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +168,7 @@ func (s *allowlistSite) asks(q *access.Query, rules []access.Rule) {
 		door := &s.doors[n]
 		q.Possible, q.Weak = takes(door, q.Direction)
 		if rules == nil {
-			q.Rules = ownRules(door)
+			q.Rules = ownRules(door)[q.Direction]
 		}
 	}
 	if q.Entry == nil || q.Entry.PIN == nil {
@@ -230,13 +238,13 @@ func (s *allowlistSite) lookup(ctx context.Context, find func(*allowlist.List) (
 	if found != nil {
 		q.Entry = &found.Entry
 	}
-	s.asks(q, l.Rules(q.Door))
+	s.asks(q, l.Rules(q.Door, q.Direction))
 	return found, nil
 }
 
 func (e explanation) print(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "At door %s on %s:\n", e.Door, e.At.Format("Mon 2006-01-02 15:04 MST"))
+	fmt.Fprintf(&b, "At door %s, on the way %s, on %s:\n", e.Door, e.Direction, e.At.Format("Mon 2006-01-02 15:04 MST"))
 	for _, s := range e.Steps {
 		mark := "ok"
 		if !s.OK {
@@ -262,49 +270,4 @@ func (e explanation) print(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-// parseBadge reads FORMAT:facility:number[:issue[:oem]], or FORMAT:number. No
-// error holds a number.
-func parseBadge(formats *badge.Table, s string) (badge.Credential, error) {
-	name, rest, ok := strings.Cut(s, ":")
-	if !ok {
-		return badge.Credential{}, fmt.Errorf("no badge: write FORMAT:facility:number")
-	}
-	f, err := formats.Find(name)
-	if err != nil {
-		return badge.Credential{}, err
-	}
-	c := f.New()
-	fields := []*uint64{&c.Facility, &c.Number, &c.Issue, &c.OEM}
-	numbers := strings.Split(rest, ":")
-	if len(numbers) == 1 {
-		fields = fields[1:2]
-	}
-	if len(numbers) > len(fields) {
-		return badge.Credential{}, fmt.Errorf("the badge has %d numbers, at most %d are there", len(numbers), len(fields))
-	}
-	for i, n := range numbers {
-		v, err := strconv.ParseUint(n, 10, 64)
-		if err != nil {
-			return badge.Credential{}, fmt.Errorf("the badge's number %d is not a whole number in decimal digits: write FORMAT:facility:number", i+1)
-		}
-		*fields[i] = v
-	}
-	if len(numbers) == 1 && needsFacility(f) {
-		return badge.Credential{}, fmt.Errorf("a badge of format %s has a facility: write %s:facility:number", f.Name(), f.Name())
-	}
-	if _, err := f.Encode(c); err != nil {
-		return badge.Credential{}, err
-	}
-	return c, nil
-}
-
-func needsFacility(f *badge.Format) bool {
-	for _, field := range f.Fields() {
-		if field.Name == "facility" && !field.Fixed {
-			return true
-		}
-	}
-	return false
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/gatehouse-acs/gatehouse/drivers/osdp"
 	"github.com/gatehouse-acs/gatehouse/drivers/osdp/keyring"
 	"github.com/gatehouse-acs/gatehouse/drivers/osdp/panel"
+	"github.com/gatehouse-acs/gatehouse/drivers/serial"
 	"github.com/gatehouse-acs/gatehouse/internal/cli"
 	"github.com/gatehouse-acs/gatehouse/internal/config"
 	"github.com/gatehouse-acs/gatehouse/internal/spelling"
@@ -202,10 +203,12 @@ func (l osdpLine) peripherals(ring *keyring.Ring, readers ...osdpReader) []osdp.
 }
 
 func openPort(name string, baud int) (osdp.Line, error) {
-	port, err := osdp.OpenSerial(name, baud)
+	port, err := panel.Serial(name, baud)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		err = fmt.Errorf("%w: the user has to be in the port's group, mostly dialout", err)
+	case errors.Is(err, serial.ErrHeld):
+		err = fmt.Errorf("%w: systemctl stop gatehouse", err)
 	case err != nil:
 		err = fmt.Errorf("%w: ls -l /dev/serial/by-id shows the converters that there are", err)
 	}
@@ -234,7 +237,7 @@ func startBus(ctx context.Context, line osdpLine, peripherals []osdp.PeripheralC
 		return nil, err
 	}
 	bus, err := osdp.New(osdp.Config{
-		Open:        func(baud int) (osdp.Line, error) { return osdp.OpenSerial(line.port, baud) },
+		Open:        func(baud int) (osdp.Line, error) { return panel.Serial(line.port, baud) },
 		Baud:        line.baud,
 		Mark:        line.mark,
 		Peripherals: peripherals,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/gatehouse-acs/gatehouse/access"
@@ -10,52 +11,64 @@ import (
 )
 
 // misfits are what the doors' rules and readers do not have in common: rules
-// that let nobody in, and sets by which something opens a door alone though it
-// is not authenticated. Neither keeps a door from working for others.
+// that let nobody through, or only after another factor, and sets by which
+// something opens a door alone though it is not authenticated. None of them keeps
+// a door from working for others.
 func (c *controller) misfits() []metrics.Fault {
 	found := []metrics.Fault{}
 	for i := range c.cfg.Doors {
 		cfg := &c.cfg.Doors[i]
-		for _, what := range misfits(cfg, c.rules(cfg)) {
-			found = append(found, metrics.Fault{Part: "door " + cfg.Name + ", rules", What: what})
+		for _, side := range []access.Direction{access.In, access.Out} {
+			for _, what := range misfits(cfg, side, c.rules(cfg, side)) {
+				found = append(found, metrics.Fault{Part: "door " + cfg.Name + ", rules", What: what})
+			}
 		}
 	}
 	return found
 }
 
-// rules are those that a door goes by: the allowlist's, or else its own.
-func (c *controller) rules(cfg *config.Door) []access.Rule {
-	if rules := c.policy.Rules(cfg.Name); rules != nil {
+// rules are those that a side of a door goes by: the allowlist's, or else its
+// own; none where nothing is on that side.
+func (c *controller) rules(cfg *config.Door, side access.Direction) []access.Rule {
+	if rules := c.policy.Rules(cfg.Name, side); rules != nil || !slices.Contains(cfg.Sides(), side) {
 		return rules
 	}
-	return ownRules(cfg)
+	return ownRules(cfg)[side]
 }
 
-// ownRules are a door's where the allowlist has none for it.
-func ownRules(cfg *config.Door) []access.Rule {
-	return []access.Rule{{Schedule: access.Always(), AnyOf: cfg.Sets()}}
-}
-
-// misfits are those of one door.
-func misfits(cfg *config.Door, rules []access.Rule) (found []string) {
+// ownRules are a door's where the allowlist has none for a side of it.
+func ownRules(cfg *config.Door) map[access.Direction][]access.Rule {
+	rules := make(map[access.Direction][]access.Rule)
 	for _, side := range cfg.Sides() {
-		for i, rule := range rules {
-			which := fmt.Sprintf("on the way %s, rule %d", side, i+1)
-			if len(rules) == 1 {
-				which = fmt.Sprintf("on the way %s", side)
+		rules[side] = []access.Rule{{Schedule: access.Always(), AnyOf: cfg.Sets(side)}}
+	}
+	return rules
+}
+
+// misfits are those of one side of a door.
+func misfits(cfg *config.Door, side access.Direction, rules []access.Rule) (found []string) {
+	for i, rule := range rules {
+		which := fmt.Sprintf("on the way %s", side)
+		if len(rules) > 1 {
+			which += fmt.Sprintf(", rule %d", i+1)
+		}
+		var causes []string
+		for _, set := range rule.AnyOf {
+			if err := cfg.Fits(set, side); err != nil {
+				causes = append(causes, fmt.Sprintf("%s: %v", set, err))
+				continue
 			}
-			var causes []string
-			for _, set := range rule.AnyOf {
-				if err := cfg.Fits(set, side); err != nil {
-					causes = append(causes, fmt.Sprintf("%s: %v", set, err))
-				} else if names := cfg.Exposed(set, side); len(names) > 0 {
-					found = append(found, fmt.Sprintf("%s opens to %s alone, by %s, which is not authenticated: the configuration allows it",
-						which, set, strings.Join(names, " and ")))
-				}
+			if names := cfg.Exposed(set, side); len(names) > 0 {
+				found = append(found, fmt.Sprintf("%s opens to %s alone, by %s, which is not authenticated: the configuration allows it",
+					which, set, strings.Join(names, " and ")))
 			}
-			if len(causes) == len(rule.AnyOf) {
-				found = append(found, fmt.Sprintf("%s opens to nobody: %s", which, strings.Join(causes, "; ")))
+			if first := cfg.First(set, side); first != 0 {
+				found = append(found, fmt.Sprintf("%s asks for the %s first: nothing in %s says who somebody is",
+					which, strings.Join(first.Names(), " or the "), set))
 			}
+		}
+		if len(causes) == len(rule.AnyOf) {
+			found = append(found, fmt.Sprintf("%s opens to nobody: %s", which, strings.Join(causes, "; ")))
 		}
 	}
 	return found

@@ -1,6 +1,11 @@
 package main
 
 import (
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/gatehouse-acs/gatehouse/access"
@@ -12,6 +17,7 @@ const eyeDoor = `controller = "north-1"
 timezone = "UTC"
 [[door]]
 name = "a"
+factors_out = ["iris"]
 strike = { driver = "gpio", line = "GPIO17", wiring = "fail-secure" }
 [[door.reader]]
 name = "a-in"
@@ -36,26 +42,80 @@ device = { driver = "wiegand", d0 = "GPIO5", d1 = "GPIO6" }
 func TestARuleThatTheReadersDoNotFitIsNamed(t *testing.T) {
 	cfg, err := config.ParseController("gatehouse.toml", eyeDoor, config.Options{})
 	must(t, err)
-	out := "on the way out opens to iris alone, by reader \"a-open-eye\", which is not authenticated: the configuration allows it"
 	always := func(sets ...access.Factor) []access.Rule {
 		return []access.Rule{{Schedule: access.Always(), AnyOf: sets}}
 	}
 	for name, tt := range map[string]struct {
+		side  access.Direction
 		rules []access.Rule
 		want  []string
 	}{
-		"one set that fits is enough": {always(access.Badge, access.Iris, access.Fingerprint|access.Iris), []string{out}},
-		"nothing takes a finger": {always(access.Badge|access.Fingerprint, access.Iris), []string{
-			"on the way in opens to nobody: badge+fingerprint: nothing takes fingerprint: describe what does in a [[door.reader]] or a [[door.scanner]]; iris: reader \"a-eye\" is not authenticated, and whoever reaches its wires can speak in its name: add a second factor, or set allow_unauthenticated_single_factor = true on it",
-			out,
+		"one set that fits is enough": {access.In, always(access.Badge, access.Iris, access.Fingerprint|access.Iris), nil},
+		"what may open alone is named": {access.Out, always(access.Iris), []string{
+			"on the way out opens to iris alone, by reader \"a-open-eye\", which is not authenticated: the configuration allows it",
 		}},
-		"each rule for itself": {append(always(access.Badge|access.PIN, access.Iris), always(access.Iris|access.PIN)...), []string{
+		"nothing takes a finger": {access.In, always(access.Badge|access.Fingerprint, access.Iris), []string{
+			"on the way in opens to nobody: badge+fingerprint: nothing with the direction \"in\" takes fingerprint: describe what does in a [[door.reader]] or a [[door.scanner]]; iris: reader \"a-eye\" is not authenticated, and whoever reaches its wires can speak in its name: add a second factor, or set allow_unauthenticated_single_factor = true on it",
+		}},
+		"each side for itself": {access.Out, always(access.Badge), []string{
+			"on the way out opens to nobody: badge: nothing with the direction \"out\" takes badge: describe what does in a [[door.reader]] or a [[door.scanner]]",
+		}},
+		"each rule for itself": {access.Out, append(always(access.Badge|access.PIN, access.Iris), always(access.Iris|access.PIN)...), []string{
 			"on the way out, rule 1 opens to iris alone, by reader \"a-open-eye\", which is not authenticated: the configuration allows it",
-			"on the way out, rule 2 opens to nobody: pin+iris: no reader has a keypad: say of the device that has one how it sends",
+			"on the way out, rule 2 opens to nobody: pin+iris: no reader with the direction \"out\" has a keypad: say of the device that has one how it sends",
+		}},
+		"a set that says nothing of who somebody is": {access.In, always(access.PIN), []string{
+			"on the way in asks for the badge or the iris first: nothing in pin says who somebody is",
 		}},
 	} {
-		if d := cmp.Diff(tt.want, misfits(&cfg.Doors[0], tt.rules)); d != "" {
+		if d := cmp.Diff(tt.want, misfits(&cfg.Doors[0], tt.side, tt.rules)); d != "" {
 			t.Errorf("%s: - wanted + found:\n%s", name, d)
 		}
+	}
+}
+
+func TestEachWayGoesByTheAllowlistsRulesOrElseByItsOwn(t *testing.T) {
+	data := t.TempDir()
+	must(t, os.Chmod(data, 0o700))
+	policy := filepath.Join(data, "policy.toml")
+	must(t, os.WriteFile(policy, []byte(`[doors.a]
+rules = [{ direction = "out", schedule = "always", any_of = ["badge+iris", "pin+iris"] }]
+[[people]]
+person = "p-1"
+kind = "staff"
+credentials = [{ format = "H10301", facility = 1, number = 1 }]
+`), 0o600))
+	for _, args := range [][]string{{"init", "--data", data, "--controller", "north-1"}, {"allowlist", "import", policy, "--data", data}} {
+		root := newRoot()
+		root.SetArgs(args)
+		root.SetOut(io.Discard)
+		root.SetErr(io.Discard)
+		must(t, root.ExecuteContext(t.Context()))
+	}
+	for _, inside := range []bool{true, false} {
+		text, _, _ := strings.Cut(eyeDoor, "[[door.reader]]\nname = \"a-open-eye\"")
+		if inside {
+			text = eyeDoor
+		} else {
+			text = strings.Replace(text, "factors_out = [\"iris\"]\n", "", 1)
+		}
+		cfg, err := config.ParseController("gatehouse.toml", "data = \""+data+"\"\n"+text, config.Options{})
+		must(t, err)
+		c, err := openForRecords(t.Context(), cfg)
+		must(t, err)
+		must(t, c.openPolicy(t.Context()))
+		if in := c.rules(&cfg.Doors[0], access.In); len(in) != 1 || !slices.Equal(in[0].AnyOf, []access.Factor{access.Badge}) {
+			t.Errorf("on the way in %v", in)
+		}
+		found := c.misfits()
+		if len(found) != 1 || found[0].Part != "door a, rules" || !strings.HasPrefix(found[0].What, "on the way out opens to nobody: badge+iris: nothing with the direction \"out\" takes badge") {
+			t.Errorf("a reader inside: %t: %+v", inside, found)
+		}
+		cfg.Doors[0].Name = "b" // of which the allowlist says nothing
+		out := c.rules(&cfg.Doors[0], access.Out)
+		if want := ownRules(&cfg.Doors[0])[access.Out]; len(out) != len(want) || inside != (len(out) == 1) {
+			t.Errorf("a reader inside: %t: on the way out %v", inside, out)
+		}
+		must(t, c.Close())
 	}
 }

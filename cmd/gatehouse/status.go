@@ -132,7 +132,7 @@ func (c *controller) lockedOut(ctx context.Context) (lockedOut, error) {
 	if err != nil {
 		return lockedOut{}, err
 	}
-	people, readers := door.LockedOut(states, c.clock.Moment(), c.limits())
+	people, readers := door.LockedOut(states, c.secrets(), c.clock.Moment(), c.limits())
 	return lockedOut{people, readers}, nil
 }
 

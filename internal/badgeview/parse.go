@@ -52,7 +52,7 @@ func ParseCard(table *badge.Table, text string) (badge.Credential, error) {
 
 func checked(f *badge.Format, c badge.Credential) (badge.Credential, error) {
 	if _, err := f.Encode(c); err != nil {
-		return badge.Credential{}, fmt.Errorf("it is no card of format %s: a number is out of its range", f.Name())
+		return badge.Credential{}, fmt.Errorf("it is no card: %w", err) // which names the bounds, and no number of the card
 	}
 	return c, nil
 }

@@ -22,8 +22,8 @@ func TestACardIsReadAsAPersonWritesIt(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"": "it is no card", "45678": "it is no card", "X:1:45678": "no format", "H10301:45678": "has a facility", "H10301:1:45678:1:1:1": "5 numbers",
-		"H10301:1:-45678": "number 2 is not a whole number", "H10301:456:45678": "out of its range", "H10301:1:4567800": "out of its range",
-		`{"format":"H10301","facility":456,"number":45678}`: "out of its range", "{": "not a card",
+		"H10301:1:-45678": "number 2 is not a whole number", "H10301:456:45678": "the most that it can hold", "H10301:1:4567800": "the most that it can hold",
+		`{"format":"H10301","facility":456,"number":45678}`: "the most that it can hold", "{": "not a card",
 	} {
 		_, err := ParseCard(table, text)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "4567") {

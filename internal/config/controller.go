@@ -70,9 +70,10 @@ type Door struct {
 	REX            *Device       `toml:"rex"`
 	Tamper         *Device       `toml:"tamper"`
 	Indicator      *Device       `toml:"indicator"`
-	// Factors are the sets of factors of which the door asks any one, where the
-	// allowlist has no rules for it; none: the badge.
+	// Factors are the sets of factors of which the door asks any one on the way in,
+	// where the allowlist has no rules for that; none: the badge.
 	Factors      []Factors     `toml:"factors"`
+	FactorsOut   []Factors     `toml:"factors_out"`   // the same on the way out
 	FactorWindow time.Duration `toml:"factor_window"` // from one factor to the next
 	Duress       string        `toml:"duress"`        // open or deny, to whoever is threatened
 	Readers      []Reader      `toml:"reader"`
@@ -354,7 +355,7 @@ func (v *Door) validate(d *decoder, at string, doors names) {
 	if v.Strike.Driver == "" {
 		d.missing(at+".strike", "gpio")
 	}
-	if len(v.takers("")) == 0 {
+	if len(v.Readers) == 0 && len(v.Scanners) == 0 {
 		d.add(at+".reader", "the door has no reader: describe each in a [[door.reader]]")
 	}
 }

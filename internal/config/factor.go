@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -91,17 +90,16 @@ type taker struct {
 	what          string // such as scanner "a-finger"
 	factor        access.Factor
 	identifies    bool // tells who somebody is of whom nothing is known yet
-	authenticated bool // badges count as such
+	authenticated bool // badges count as such, and PINs, which come after what says whose they are
 	allowed       bool // to open alone all the same
 }
 
-// takers are what takes factors on a side of the door; an empty side is all of
-// it.
+// takers are what takes factors on a side of the door.
 func (v *Door) takers(side access.Direction) []taker {
 	var all []taker
 	for i := range v.Readers {
 		r := &v.Readers[i]
-		if side != "" && r.Direction != side {
+		if r.Direction != side {
 			continue
 		}
 		all = append(all, taker{
@@ -109,11 +107,11 @@ func (v *Door) takers(side access.Direction) []taker {
 			authenticated: r.Proves() == access.Badge || r.Device.Authenticated(), allowed: r.AllowAlone,
 		})
 		if encoding, _ := r.Device.Keys(); encoding != "" {
-			all = append(all, taker{what: fmt.Sprintf("the keypad of reader %q", r.Name), factor: access.PIN})
+			all = append(all, taker{what: fmt.Sprintf("the keypad of reader %q", r.Name), factor: access.PIN, authenticated: true})
 		}
 	}
 	for i := range v.Scanners {
-		if s := &v.Scanners[i]; side == "" || s.Direction == side {
+		if s := &v.Scanners[i]; s.Direction == side {
 			all = append(all, taker{
 				what: fmt.Sprintf("scanner %q", s.Name), factor: access.Factor(s.Factor), identifies: s.Identify,
 				authenticated: s.Device.Authenticated(), allowed: s.AllowAlone,
@@ -131,23 +129,21 @@ func (v *Door) Sides() []access.Direction {
 }
 
 // Fits says why a set of factors opens to nobody on a side of the door; nil: it
-// does. An empty side is all of the door.
+// does, maybe only to who gave another factor First.
 func (v *Door) Fits(set access.Factor, side access.Direction) error {
 	var taken access.Factor
 	identified := false
 	for _, t := range v.takers(side) {
-		if set.Has(t.factor) {
-			taken |= t.factor
-			identified = identified || t.identifies
-		}
+		taken |= t.factor
+		identified = identified || t.identifies
 	}
 	switch missing := set &^ taken; {
 	case missing == access.PIN:
-		return errors.New("no reader has a keypad: say of the device that has one how it sends")
+		return fmt.Errorf("no reader with the direction %q has a keypad: say of the device that has one how it sends", side)
 	case missing != 0:
-		return fmt.Errorf("nothing takes %s: describe what does in a [[door.reader]] or a [[door.scanner]]", missing)
+		return fmt.Errorf("nothing with the direction %q takes %s: describe what does in a [[door.reader]] or a [[door.scanner]]", side, missing)
 	case !identified:
-		return errors.New("nothing in it says who somebody is: add the badge, or set identify = true on a scanner")
+		return fmt.Errorf("nothing with the direction %q says who somebody is: add a reader, or set identify = true on a scanner", side)
 	}
 	for _, t := range v.exposed(set, side) {
 		if !t.allowed {
@@ -155,6 +151,22 @@ func (v *Door) Fits(set access.Factor, side access.Direction) error {
 		}
 	}
 	return nil
+}
+
+// First are the factors of which one has to come before a set that fits, as
+// nothing in the set says who somebody is; 0: something does.
+func (v *Door) First(set access.Factor, side access.Direction) access.Factor {
+	var first access.Factor
+	for _, t := range v.takers(side) {
+		switch {
+		case !t.identifies:
+		case set.Has(t.factor):
+			return 0
+		default:
+			first |= t.factor
+		}
+	}
+	return first
 }
 
 // Exposed names the readers and scanners on a side of the door that open it
@@ -174,17 +186,26 @@ func (v *Door) exposed(set access.Factor, side access.Direction) []taker {
 	return slices.DeleteFunc(v.takers(side), func(t taker) bool { return t.factor != set || t.authenticated })
 }
 
-// Sets are the sets of factors of which the door asks any one, where the
-// allowlist has no rules for it.
-func (v *Door) Sets() []access.Factor {
-	if len(v.Factors) == 0 {
+// Sets are the sets of factors of which the door asks any one on a side, where
+// the allowlist has no rules for that.
+func (v *Door) Sets(side access.Direction) []access.Factor {
+	_, factors := v.asked(side)
+	if len(factors) == 0 {
 		return []access.Factor{access.Badge}
 	}
-	sets := make([]access.Factor, len(v.Factors))
-	for i, f := range v.Factors {
+	sets := make([]access.Factor, len(factors))
+	for i, f := range factors {
 		sets[i] = access.Factor(f)
 	}
 	return sets
+}
+
+// asked is what the configuration says of a side, and under which key.
+func (v *Door) asked(side access.Direction) (key string, factors []Factors) {
+	if side == access.Out {
+		return "factors_out", v.FactorsOut
+	}
+	return "factors", v.Factors
 }
 
 func (v *Door) factors(d *decoder, at string) {
@@ -192,28 +213,39 @@ func (v *Door) factors(d *decoder, at string) {
 	if v.Duress != DuressOpens && v.Duress != DuressDenies {
 		d.add(at+".duress", "%q is not %q or %q: what becomes of a person who is threatened; both raise a silent alarm", v.Duress, DuressOpens, DuressDenies)
 	}
-	_, given := d.lines[at+".factors"]
-	if given && len(v.Factors) == 0 {
-		d.add(at+".factors", `it is empty: name what the door asks for, such as ["badge+fingerprint"]`)
+	v.factorsOf(d, at, access.In)
+	v.factorsOf(d, at, access.Out)
+}
+
+// factorsOf checks what the door asks for on a side.
+func (v *Door) factorsOf(d *decoder, at string, side access.Direction) {
+	key, factors := v.asked(side)
+	path := at + "." + key
+	_, given := d.lines[path]
+	if given && len(factors) == 0 {
+		d.add(path, `it is empty: name what the door asks for, such as ["badge+fingerprint"]`)
 		return
 	}
-	if len(v.takers("")) == 0 || d.faulty(at+".reader") || d.faulty(at+".scanner") {
+	if len(v.Readers) == 0 && len(v.Scanners) == 0 || d.faulty(at+".reader") || d.faulty(at+".scanner") {
 		return // reported already
 	}
 	if !given {
-		if err := v.Fits(access.Badge, ""); err != nil {
-			d.add(at+".factors", "it is missing, and the door then asks for the badge: %v", err)
+		if err := v.Fits(access.Badge, side); err != nil && slices.Contains(v.Sides(), side) {
+			d.add(path, "it is missing, and the door then asks for the badge on the way %s: %v", side, err)
 		}
 		return
 	}
-	for i, set := range v.Factors {
-		path := index(at+".factors", i)
-		if slices.Contains(v.Factors[:i], set) {
+	for i, set := range factors {
+		path := index(path, i)
+		if slices.Contains(factors[:i], set) {
 			d.add(path, "%q is there twice", set)
 			continue
 		}
-		if err := v.Fits(access.Factor(set), ""); err != nil && set != 0 {
-			d.add(path, "%q lets nobody in: %v", set, err)
+		f := access.Factor(set)
+		if err := v.Fits(f, side); err != nil && set != 0 {
+			d.add(path, "%q lets nobody %s: %v", set, side, err)
+		} else if first := v.First(f, side); first != 0 && set != 0 {
+			d.add(path, "%q says nothing of who somebody is: add the %s, or set identify = true on a scanner", set, strings.Join(first.Names(), " or the "))
 		}
 	}
 }

@@ -14,8 +14,8 @@ var table = map[string][]string{
 	"access":    {"badge"},
 
 	// What is kept.
-	"access/allowlist":   {"access", "badge", "internal/spelling"},
-	"access/registry":    {"access", "badge", "internal/spelling"},
+	"access/allowlist":   {"access", "badge", "internal/fields"},
+	"access/registry":    {"access", "badge", "internal/fields", "internal/spelling"},
 	"biometric/enrolled": {"biometric"},
 	"visitorlog":         {"access"},
 	"visitorlog/central": {"visitorlog", "access"},
@@ -29,7 +29,7 @@ var table = map[string][]string{
 	"drivers/osdp":         {}, // a protocol package for everybody
 	"drivers/osdp/pd":      {"drivers/osdp"},
 	"drivers/osdp/keyring": {"drivers/osdp"},
-	"drivers/osdp/panel":   {"badge", "biometric", "drivers/iris", "drivers/osdp", "drivers/osdp/keyring"},
+	"drivers/osdp/panel":   {"badge", "biometric", "drivers/iris", "drivers/osdp", "drivers/osdp/keyring", "drivers/serial"},
 	"drivers/iris":         {"biometric", "drivers/osdp"},
 	"drivers/serial":       {},
 	// Serial fingerprint modules: the families, what they have in common, and
@@ -56,6 +56,7 @@ var table = map[string][]string{
 	"internal/clock":      {"access"},
 	"internal/config":     {"badge", "biometric", "access", "drivers", "internal/loopback", "internal/spelling"},
 	"internal/control":    {},
+	"internal/fields":     {"internal/spelling"},
 	"internal/imports":    {},
 	"internal/keys":       {},
 	"internal/logview":    {"visitorlog", "visitorlog/central", "access", "internal/cli", "internal/keys", "internal/spelling"},
