@@ -21,8 +21,9 @@ import (
 	"golang.org/x/term"
 )
 
-// lifted is how long a finger is off the sensor for that to see it.
-const lifted = 300 * time.Millisecond
+// lifted is how long a finger is off the sensor until it counts as another one,
+// though nobody looked meanwhile.
+const lifted = 1600 * time.Millisecond
 
 // sensors are the fingerprint module of server-room-c and the OSDP reader of
 // server-room-d, each at the far end of a pseudo-terminal: the controller
@@ -54,7 +55,7 @@ func plugIn(memory string) (*sensors, error) {
 	if s.module, err = fingers.Plug(s.finger); err != nil {
 		return nil, err
 	}
-	if s.line, err = newCable(func(end io.ReadWriter) { pd.Serve(end, pd.Wire{}, s.eye) }); err != nil {
+	if s.line, err = newCable(func(end io.ReadWriter, _ func() int) { pd.Serve(end, pd.Wire{}, s.eye) }); err != nil {
 		s.module.Unplug()
 		return nil, err
 	}
@@ -129,8 +130,9 @@ type cable struct {
 	once          sync.Once
 }
 
-// newCable makes one, whose far end is served until it is unplugged.
-func newCable(serve func(io.ReadWriter)) (*cable, error) {
+// newCable makes one, whose far end is served until it is unplugged. Rate is
+// that at which the near end was opened.
+func newCable(serve func(end io.ReadWriter, rate func() int)) (*cable, error) {
 	master, slave, err := pty.Open()
 	if err != nil {
 		return nil, err
@@ -141,7 +143,7 @@ func newCable(serve func(io.ReadWriter)) (*cable, error) {
 	c := &cable{name: slave.Name(), master: master, slave: slave, served: make(chan struct{})}
 	go func() {
 		defer close(c.served)
-		serve(master)
+		serve(master, c.rate)
 	}()
 	return c, nil
 }
