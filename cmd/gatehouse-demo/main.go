@@ -31,7 +31,9 @@ receipts. People come and go by themselves and by your keys; each is one line,
 from the badge to the CRM's receipt.
 
 With --once a story is played to its end, both logs are verified and compared,
-and the exit status is 1 if anything is not as it should be.`,
+and the exit status is 1 if anything is not as it should be.
+
+gatehouse-demo reader and gatehouse-demo module are single devices without a site.`,
 		Example: "  gatehouse-demo\n  gatehouse-demo --once --data /tmp/demo",
 		Args:    cobra.NoArgs,
 		Version: cli.Version(),
@@ -41,6 +43,7 @@ and the exit status is 1 if anything is not as it should be.`,
 	}
 	cmd.Flags().StringVar(&data, "data", "", "keep the files in this `folder`: FOLDER/door, FOLDER/crm (default: one that is removed at the end)")
 	cmd.Flags().BoolVar(&once, "once", false, "play the story once, verify both logs, and end")
+	cmd.AddCommand(newReaderCmd(), newModuleCmd())
 	return cmd
 }
 
