@@ -94,7 +94,8 @@ test-long: ## the same with the tests that take minutes and five minutes of fuzz
 every-test:
 	@$(MAKE) check
 	@echo "== tests"
-	go test -race -shuffle=on -timeout 10m $(LONG) $(TESTFLAGS) ./...
+	@# Three packages at a time, on two cores too: many tests wait for wires and clocks.
+	go test -race -p 3 -shuffle=on -timeout 10m $(LONG) $(TESTFLAGS) ./...
 	@echo "== fuzz targets"
 	@test/fuzz $(FUZZ_EACH) $(FUZZ_ALL)
 	@echo "== the demo"
