@@ -95,7 +95,8 @@ every-test:
 	@$(MAKE) check
 	@echo "== tests"
 	@# Three packages at a time, on two cores too: many tests wait for wires and clocks.
-	go test -race -p 3 -shuffle=on -timeout 10m $(LONG) $(TESTFLAGS) ./...
+	@# And no second of waiting at the end of each program, which the race detector likes.
+	GORACE=atexit_sleep_ms=10 go test -race -p 3 -shuffle=on -timeout 10m $(LONG) $(TESTFLAGS) ./...
 	@echo "== fuzz targets"
 	@test/fuzz $(FUZZ_EACH) $(FUZZ_ALL)
 	@echo "== the demo"

@@ -16,8 +16,9 @@ import (
 //	door join NAME BUNDLE
 func TestControllerScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir:  "testdata/controllers",
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"door": playDoor},
+		Dir:   "testdata/controllers",
+		Setup: raceOptions,
+		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"door": playDoor},
 	})
 }
 

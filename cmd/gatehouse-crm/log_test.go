@@ -47,7 +47,7 @@ func TestLogScripts(t *testing.T) {
 		Dir: "testdata/log",
 		Setup: func(e *testscript.Env) error {
 			e.Values["following"] = new(following)
-			return nil
+			return raceOptions(e)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"door": func(ts *testscript.TestScript, _ bool, args []string) { playLog(ts, args) },

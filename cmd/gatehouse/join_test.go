@@ -17,8 +17,9 @@ import (
 //	crm approve DIR REQUEST BUNDLE
 func TestJoinScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir:  "testdata/join",
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"crm": playCRM},
+		Dir:   "testdata/join",
+		Setup: raceOptions,
+		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"crm": playCRM},
 	})
 }
 

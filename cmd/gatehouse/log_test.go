@@ -28,7 +28,8 @@ import (
 //	harm DIR SQL      what somebody with access to the card does
 func TestLogScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir: filepath.Join("testdata", "log"),
+		Dir:   filepath.Join("testdata", "log"),
+		Setup: raceOptions,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"day": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(writeDay(ts.MkAbs(args[0]))) },
 			"more": func(ts *testscript.TestScript, _ bool, args []string) {

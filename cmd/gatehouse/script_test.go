@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -13,5 +14,12 @@ func TestMain(m *testing.M) {
 // TestScripts runs the program as a person would. The scripts read like a
 // manual, and each fault that is put right adds one.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata"})
+	testscript.Run(t, testscript.Params{Dir: "testdata", Setup: raceOptions})
+}
+
+// raceOptions gives a script's programs those of the race detector, which
+// otherwise has each of them wait for a second before it exits.
+func raceOptions(e *testscript.Env) error {
+	e.Setenv("GORACE", os.Getenv("GORACE"))
+	return nil
 }
