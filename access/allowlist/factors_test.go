@@ -3,10 +3,12 @@ package allowlist
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -415,11 +417,26 @@ func TestAnAllowlistFromBeforeAnUpdateStillOpens(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.signer, s.keys = signer, Keys{Index: pepper, Sealer: sealer, Verifier: verifier}
-	old, err := os.ReadFile("testdata/version1/allowlist.db")
+	dump, err := os.ReadFile("testdata/version1/allowlist.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.restore(old)
+	old := filepath.Join(t.TempDir(), "old.db")
+	db, err := sql.Open("sqlite3", old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(string(dump)); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.restore(raw)
 	if err := s.open().Check(context.Background(), nil); err != nil {
 		t.Error(err)
 	}
