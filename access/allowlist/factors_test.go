@@ -3,10 +3,10 @@ package allowlist
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"database/sql"
 	"os"
 	"path/filepath"
 	"strings"
