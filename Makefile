@@ -94,9 +94,8 @@ test-long: ## the same with the tests that take minutes and five minutes of fuzz
 every-test:
 	@$(MAKE) check
 	@echo "== tests"
-	@# Three packages at a time, on two cores too: many tests wait for wires and clocks.
-	@# And no second of waiting at the end of each program, which the race detector likes.
-	GORACE=atexit_sleep_ms=10 go test -race -p 3 -shuffle=on -timeout 10m $(LONG) $(TESTFLAGS) ./...
+	@# Without this option a program waits for a second before it exits.
+	GORACE=atexit_sleep_ms=10 go test -race -shuffle=on -timeout 10m $(LONG) $(TESTFLAGS) ./...
 	@echo "== fuzz targets"
 	@test/fuzz $(FUZZ_EACH) $(FUZZ_ALL)
 	@echo "== the demo"

@@ -516,8 +516,8 @@ func TestDeadReadersComeBackOneAfterTheOther(t *testing.T) {
 func TestTwoReadersWithOneAddressAreNoReader(t *testing.T) {
 	bubble(t, []pd.Config{{Key: key}, {Address: 1, Key: key}}, func(r *rig) {
 		intruder := pd.New(pd.Config{Key: osdp.Key{1, 2, 3}, Baud: 115200, ID: osdp.ID{Serial: 99}})
-		r.far = append(r.far, intruder)
 		r.mu.Lock()
+		r.far = append(r.far, intruder)
 		if r.line != nil {
 			r.line.Close()
 		}
