@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/gatehouse-acs/gatehouse/access"
-	"github.com/gatehouse-acs/gatehouse/biometric"
 )
 
 var (
@@ -79,17 +78,6 @@ func (l *Loan) Badge(ctx context.Context) (*access.Entry, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-}
-
-// Scanner is the scanner of that name, if it stands at the side. It is the
-// borrower's alone until the loan is over.
-func (l *Loan) Scanner(name string) (biometric.Scanner, bool) {
-	for i := range l.door.cfg.Scanners {
-		if s := &l.door.cfg.Scanners[i]; s.Name == name && s.Direction == l.side {
-			return s.Scanner, true
-		}
-	}
-	return nil, false
 }
 
 // Show shows a pattern where the door has nothing more urgent to show; empty:
