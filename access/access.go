@@ -68,6 +68,8 @@ type Policy struct {
 // Visit is what a visitor's records say of the visit. Persons are
 // pseudonymous ids; the identification is its type, never its number.
 type Visit struct {
+	ID           string `json:"visit,omitempty"`
+	Ticket       string `json:"ticket,omitempty"`
 	Host         string `json:"host,omitempty"`
 	Organisation string `json:"organisation,omitempty"`
 	Purpose      string `json:"purpose,omitempty"`
@@ -87,8 +89,18 @@ type Entry struct {
 	Extended   bool // this person needs the door unlocked for longer
 	BreakGlass bool // opens in an emergency, always alarmed
 	Operator   bool // may enrol others
+	Escorted   bool // passes only together with somebody who may escort
+	MayEscort  bool
+	Supervisor bool // is a first person in
+	Exempt     bool // from anti-passback
+	// Clearance is the highest threat at which this person may still pass.
+	Clearance Threat
 	// PIN and DuressPIN are keyed hashes; nil: the person has none.
 	PIN, DuressPIN []byte
+	// TOTP is the secret of RFC 6238; nil: the person has none.
+	TOTP []byte
+	// Code is the one-time code by which the entry was found; nil: by something else.
+	Code *Code
 	// Instead are other factors of a person who cannot give some.
 	Instead []Substitution
 	Visit   *Visit
@@ -108,9 +120,13 @@ type Query struct {
 	Zone       *time.Location // the site's
 	Clock      ClockState
 	Policy     Policy
-	Lockdown   bool
+	Lockdown   bool   // by a key switch: as MaxThreat
 	Unreadable bool   // the frame fits none of the reader's formats
 	Entry      *Entry // nil: not on the allowlist
+
+	// Site is what is asked at the door beside factors; nil: nothing.
+	Site *Door
+	Situation
 
 	// Rules say which factors the door asks for in that direction: of those whose
 	// schedule contains the moment, the first. Without rules it asks for the badge.
@@ -136,6 +152,10 @@ type Decision struct {
 	Granted    bool
 	Reason     Reason
 	BreakGlass bool // granted only because the credential breaks the glass
+	// Together means that only company is missing, and may still come.
+	Together bool
+	// Against is the rule that the grant goes against without being denied.
+	Against Reason
 	// More are the factors of which any may come next, when only factors are
 	// missing and they may still come.
 	More Factor

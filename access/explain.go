@@ -34,11 +34,7 @@ func Explain(q *Query) ([]Step, Decision) {
 	}
 	e := q.Entry
 	if e == nil {
-		if q.Given.Has(Badge) {
-			say(false, "The card is not on it.")
-		} else {
-			say(false, "The person is not on it.")
-		}
+		say(false, "The %s is not on it.", presented(q))
 		return steps, d
 	}
 	known := slices.Contains([]State{Active, Lost, Revoked}, e.State) && slices.Contains([]Kind{Staff, Contractor, Visitor}, e.Kind)
@@ -46,10 +42,10 @@ func Explain(q *Query) ([]Step, Decision) {
 		say(false, "The card is on it, but its state %q or kind of person %q is not known here.", e.State, e.Kind)
 		return steps, d
 	}
-	if q.Given.Has(Badge) {
-		say(true, "The card is on it, and belongs to %s (%s).", e.Person, e.Kind)
-	} else {
+	if what := presented(q); what == "person" {
 		say(true, "The person is on it, and is %s (%s).", e.Person, e.Kind)
+	} else {
+		say(true, "The %s is on it, and belongs to %s (%s).", what, e.Person, e.Kind)
 	}
 	if !say(e.State == Active, "The credential is %s.", e.State) {
 		return steps, d
@@ -70,9 +66,10 @@ func Explain(q *Query) ([]Step, Decision) {
 	if !say(len(rights) > 0, "%s", describeRights(q.Door, rights)) {
 		return steps, d
 	}
-	if q.Lockdown {
-		say(false, "The door is in lockdown.")
+	if e.Code != nil && !explainCode(q, say) {
+		return steps, d
 	}
+	explainDoor(q, say)
 	if p.Freshness == Expired {
 		if slices.Contains(p.ExpiredKinds, e.Kind) {
 			say(true, "The expired allowlist still holds for %s.", e.Kind)
@@ -81,6 +78,7 @@ func Explain(q *Query) ([]Step, Decision) {
 		}
 	}
 	explainSchedule(q, clock, rights, say)
+	explainPlace(q, say)
 	if q.PersonLocked {
 		say(false, "The person is locked out for a while, after too many failures.")
 	}
@@ -89,10 +87,23 @@ func Explain(q *Query) ([]Step, Decision) {
 	}
 	explainNeeds(q, say)
 	explainGiven(q, say)
+	explainCompany(q, say)
+	explainDuress(q, say)
 	if e.BreakGlass && d.BreakGlass {
 		say(true, "The credential breaks the glass: it opens all the same, and raises the alarm.")
 	}
 	return steps, d
+}
+
+// presented is by what the entry was looked for.
+func presented(q *Query) string {
+	switch {
+	case q.Given.Has(Badge):
+		return "card"
+	case q.Given.Has(OneTimeCode):
+		return "code"
+	}
+	return "person"
 }
 
 func describePolicy(p Policy) string {
@@ -139,6 +150,8 @@ func explainValidity(q *Query, clock bool, say func(bool, string, ...any) bool) 
 	switch {
 	case bounds == "":
 		say(true, "Its validity has no bounds.")
+	case !clock && q.clockExcused():
+		say(true, "It is valid %s, which cannot be told without a clock; this door takes %s all the same.", bounds, e.Kind)
 	case !clock:
 		say(false, "It is valid %s, which cannot be told without a clock.", bounds)
 	case !e.Until.IsZero() && !q.At.Before(e.Until):
@@ -175,6 +188,10 @@ func explainSchedule(q *Query, clock bool, rights []Right, say func(bool, string
 			say(true, "That right does not depend on the time.")
 			return
 		}
+	}
+	if q.clockExcused() && slices.ContainsFunc(rights, func(r Right) bool { return r.Schedule != nil }) {
+		say(true, "The right depends on the time, which is not known; this door takes %s all the same.", q.Entry.Kind)
+		return
 	}
 	if !clock || q.Zone == nil {
 		say(false, "The right depends on the time, which is not known.")
@@ -235,7 +252,7 @@ func explainNeeds(q *Query, say func(bool, string, ...any) bool) {
 // explainGiven says how far that has come.
 func explainGiven(q *Query, say func(bool, string, ...any) bool) {
 	given := "nothing"
-	if g := q.Given &^ q.Refused; g != 0 {
+	if g := q.proved(); g != 0 {
 		given = g.String()
 	}
 	_, next := progress(q)
@@ -251,13 +268,17 @@ func explainGiven(q *Query, say func(bool, string, ...any) bool) {
 	default:
 		say(false, "Given: %s; next may come %s.", given, describeAny(next))
 	}
-	if q.Duress {
-		fate := "stays locked"
-		if q.DuressOpens {
-			fate = "opens all the same"
-		}
-		say(q.DuressOpens, "One of them is given only under a threat: the door %s, and the alarm is raised silently.", fate)
+}
+
+func explainDuress(q *Query, say func(bool, string, ...any) bool) {
+	if !q.Duress {
+		return
 	}
+	fate := "stays locked"
+	if q.DuressOpens {
+		fate = "opens all the same"
+	}
+	say(q.DuressOpens, "One of them is given only under a threat: the door %s, and the alarm is raised silently.", fate)
 }
 
 // describeSets writes sets of which any one is enough.

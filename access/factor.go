@@ -15,11 +15,15 @@ const (
 	PIN
 	Fingerprint
 	Iris
+	// OneTimeCode is typed in the place of a badge, once.
+	OneTimeCode
+	// TOTP is the code of RFC 6238 that the person's device shows.
+	TOTP
 
 	allFactors = 1<<iota - 1
 )
 
-var factorNames = [...]string{"badge", "pin", "fingerprint", "iris"}
+var factorNames = [...]string{"badge", "pin", "fingerprint", "iris", "code", "totp"}
 
 // Has reports whether all of g is in f.
 func (f Factor) Has(g Factor) bool { return f&g == g }

@@ -12,7 +12,7 @@ const lasts = 5 * time.Minute
 
 func fail(f Failures, times int, at Moment) Failures {
 	for range times {
-		f = f.Add(at, lasts)
+		f = f.Add(at, 5, lasts)
 	}
 	return f
 }
@@ -59,13 +59,13 @@ func TestALockOutEndsInItsTime(t *testing.T) {
 func TestFailuresAreForgottenAfterAWhile(t *testing.T) {
 	at := func(d time.Duration) Moment { return Moment{Boot: "b1", Uptime: d} }
 	f := fail(Failures{}, 4, at(0))
-	if next := f.Add(at(lasts-1), lasts); !next.Locked(at(lasts-1), 5, lasts) {
+	if next := f.Add(at(lasts-1), 5, lasts); !next.Locked(at(lasts-1), 5, lasts) {
 		t.Error("the fifth failure in a row does not lock out")
 	}
-	if next := f.Add(at(lasts), lasts); next.Locked(at(lasts), 2, lasts) {
+	if next := f.Add(at(lasts), 2, lasts); next.Locked(at(lasts), 2, lasts) {
 		t.Error("failures of long ago count")
 	}
-	if next := f.Add(at(1000*time.Hour), 0); !next.Locked(at(1000*time.Hour), 5, lasts) {
+	if next := f.Add(at(1000*time.Hour), 5, 0); !next.Locked(at(1000*time.Hour), 5, lasts) {
 		t.Error("failures that are never forgotten were")
 	}
 }
@@ -110,7 +110,7 @@ func TestNothingEndsALockOutEarly(t *testing.T) {
 		m.goOn(t)
 		var f Failures
 		for range 5 {
-			f = f.Add(m.moment, lasts)
+			f = f.Add(m.moment, 5, lasts)
 		}
 		since := m.passed
 		for range rapid.IntRange(1, 4).Draw(t, "steps") {
@@ -138,13 +138,13 @@ func TestASuccessForgives(t *testing.T) {
 	if err != nil || kept != (Failures{}) {
 		t.Fatalf("%+v, %v", kept, err)
 	}
-	if kept.Locked(Moment{}, 1, lasts) || kept.Add(Moment{}, lasts).Locked(Moment{}, 2, lasts) {
+	if kept.Locked(Moment{}, 1, lasts) || kept.Add(Moment{}, 2, lasts).Locked(Moment{}, 2, lasts) {
 		t.Error("who has not failed is locked out")
 	}
 }
 
 func TestFailuresNeverOverflow(t *testing.T) {
-	f := Failures{count: maxFailures}.Add(Moment{}, 0)
+	f := Failures{count: maxFailures}.Add(Moment{}, 1, 0)
 	if kept, err := ParseFailures(f.Bytes()); err != nil || !kept.Locked(Moment{}, maxFailures, lasts) {
 		t.Errorf("%+v, %v", kept, err)
 	}
@@ -166,8 +166,67 @@ func FuzzFailures(f *testing.F) {
 		if again := v.Bytes(); !bytes.Equal(again, b) {
 			t.Fatalf("%q reads as %q", b, again)
 		}
-		if next := v.Add(Moment{}, 0); !next.Locked(Moment{}, 1, time.Nanosecond) {
+		if next := v.Add(Moment{}, 1, 0); !next.Locked(Moment{}, 1, time.Nanosecond) {
 			t.Fatalf("%+v and one more do not lock out", v)
 		}
 	})
+}
+
+func TestEachFurtherLockOutLastsTwiceAsLong(t *testing.T) {
+	at := Moment{Boot: "b1", Uptime: time.Hour}
+	var f Failures
+	for _, want := range []time.Duration{lasts, 2 * lasts, 4 * lasts, 8 * lasts, time.Hour, time.Hour} {
+		for n := range 5 {
+			if f.Locked(at, 5, lasts) {
+				t.Fatalf("locked out after %d failures", n)
+			}
+			f = f.Add(at, 5, lasts)
+		}
+		kept, err := ParseFailures(f.Bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f = kept
+		if f.Lasts(lasts) != want {
+			t.Errorf("lasts %v, want %v", f.Lasts(lasts), want)
+		}
+		if at.Uptime += want - 1; !f.Locked(at, 5, lasts) {
+			t.Errorf("over before %v", want)
+		}
+		if at.Uptime++; f.Locked(at, 5, lasts) {
+			t.Errorf("not over after %v", want)
+		}
+		at.Uptime += 1000 * time.Hour // which forgives nothing
+	}
+}
+
+func TestALongLockOutIsNotMadeShorter(t *testing.T) {
+	at := Moment{Boot: "b1", Uptime: time.Hour}
+	f := fail(Failures{}, 5, at)
+	at.Uptime += lasts
+	f = fail(f, 5, at)
+	at.Uptime += lasts + 1 // longer than the first lasted
+	if f = f.Add(at, 5, lasts); !f.Locked(at, 5, lasts) {
+		t.Error("one more failure during a lock-out ended it")
+	}
+	const day = 24 * time.Hour
+	if got := (Failures{count: 5, lockOuts: 9}).Lasts(day); got != day {
+		t.Errorf("a first lock-out of %v is followed by one of %v", day, got)
+	}
+}
+
+func TestWhatWasKeptBeforeLockOutsGrewIsRead(t *testing.T) {
+	const kept = `{"count":5,"wall_ms":1800000000000,"clock":"synchronised","boot":"b1","uptime_ns":3600000000000}`
+	f, err := ParseFailures([]byte(kept))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := Moment{time.UnixMilli(1800000000000), ClockSynchronised, "b1", time.Hour}
+	if !f.Locked(at, 5, lasts) || f.Lasts(lasts) != lasts {
+		t.Errorf("read as %+v", f)
+	}
+	at.Uptime += lasts
+	if f = fail(f, 5, at); f.Lasts(lasts) != 2*lasts {
+		t.Errorf("the one after it lasts %v", f.Lasts(lasts))
+	}
 }

@@ -67,18 +67,31 @@ func progress(q *Query) (met bool, more Factor) {
 }
 
 func (r Rule) progress(q *Query) (met bool, more Factor) {
-	given := q.Given &^ q.Refused
+	given := q.proved()
 	for _, set := range r.AnyOf {
 		set, ok := q.asks(set)
 		switch {
 		case !ok:
 		case given.Has(set):
 			return true, 0
-		case (given | q.Possible).Has(set):
+		case (given | q.possible()).Has(set):
 			more |= set &^ given
 		}
 	}
 	return false, more
+}
+
+// proved is what was given and not refused. A one-time code counts only where it
+// is what the entry was found by, and a badge only where no code is.
+func (q *Query) proved() Factor { return q.ofEntry(q.Given &^ q.Refused) }
+
+func (q *Query) possible() Factor { return q.ofEntry(q.Possible) }
+
+func (q *Query) ofEntry(f Factor) Factor {
+	if q.Entry.Code == nil {
+		return f &^ OneTimeCode
+	}
+	return f &^ Badge
 }
 
 // asks is a set as it is asked of this person, and whether it may open at all.
@@ -87,7 +100,7 @@ func (q *Query) asks(set Factor) (_ Factor, ok bool) {
 	for _, s := range q.Entry.Instead {
 		switch {
 		case !set.Has(s.Of):
-		case !s.Of.single() || !s.By.single() || set.Has(s.By):
+		case !s.Of.single() || !s.By.single() || set.Has(s.By) || (s.Of|s.By)&OneTimeCode != 0:
 			return 0, false
 		default:
 			set = set&^s.Of | s.By

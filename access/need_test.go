@@ -1,6 +1,7 @@
 package access
 
 import (
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -8,11 +9,13 @@ import (
 	"pgregory.net/rapid"
 )
 
-var single = []Factor{Badge, PIN, Fingerprint, Iris}
+var single = []Factor{Badge, PIN, Fingerprint, Iris, OneTimeCode, TOTP}
 
 // atDoor is a query of somebody whom nothing but the factors keeps out.
 func atDoor(w world) *Query {
-	return w.query(situation{onList: true, state: Active, kind: Staff, validity: "unbounded", right: "always", clock: ClockSynchronised, freshness: Fresh, direction: In})
+	s := usual
+	s.right = "always"
+	return w.query(s)
 }
 
 func TestADoorAsksForItsFactors(t *testing.T) {
@@ -59,6 +62,9 @@ func TestADoorAsksForItsFactors(t *testing.T) {
 		"another factor instead that counts twice":   {q: Query{Rules: []Rule{{Always(), []Factor{Badge | PIN | Fingerprint}}}, Given: Badge | PIN, Possible: Fingerprint}, own: noFinger, want: Decision{Reason: "factor_unavailable"}},
 		"two factors become one":                     {q: Query{Rules: []Rule{{Always(), []Factor{Fingerprint | Iris}}}, Given: PIN}, own: []Substitution{{Fingerprint, PIN}, {Iris, PIN}}, want: Decision{Reason: "factor_unavailable"}},
 		"a substitution of two by one":               {q: Query{Rules: []Rule{{Always(), []Factor{Fingerprint | Iris}}}, Given: PIN}, own: []Substitution{{Fingerprint | Iris, PIN}}, want: Decision{Reason: "factor_unavailable"}},
+		"a badge instead of a code":                  {q: Query{Rules: []Rule{{Always(), []Factor{OneTimeCode}}}, Given: Badge}, own: []Substitution{{OneTimeCode, Badge}}, want: Decision{Reason: "factor_unavailable"}},
+		"a device's code, where there is a keypad":   {q: Query{Rules: []Rule{{Always(), []Factor{Badge | TOTP}}}, Given: Badge, Possible: TOTP}, want: Decision{Reason: "factor_missing", More: TOTP}},
+		"a code of whom a badge says who it is":      {q: Query{Rules: []Rule{{Always(), []Factor{Badge | OneTimeCode}}}, Given: Badge | OneTimeCode}, want: Decision{Reason: "factor_unavailable"}},
 		"a finger that may not open alone":           {q: Query{Rules: []Rule{{Always(), []Factor{Fingerprint}}}, Given: Fingerprint, Weak: Fingerprint}, want: Decision{Reason: "factor_unavailable"}},
 		"a finger that may not, beside a badge":      {q: Query{Rules: two, Given: Badge | Fingerprint, Weak: Fingerprint}, want: Decision{Granted: true, Reason: "granted"}},
 		"another instead that may not open alone":    {q: Query{Rules: []Rule{{Always(), []Factor{Fingerprint}}}, Given: PIN, Weak: PIN}, own: noFinger, want: Decision{Reason: "factor_unavailable"}},
@@ -131,6 +137,9 @@ func ask(t *rapid.T, w world) *Query {
 		clock:     rapid.SampledFrom([]ClockState{ClockSynchronised, ClockDrifting, ClockUnset}).Draw(t, "clock"),
 		freshness: Fresh, direction: In,
 	})
+	if flag("by code") {
+		q.Entry.Code = &Code{ID: "c-1", Door: q.Door}
+	}
 	q.Rules = rapid.SliceOfN(drawRule, 0, 3).Draw(t, "rules")
 	if rapid.Bool().Draw(t, "complete") {
 		q.Rules = append(q.Rules, Rule{Always(), []Factor{factors("at any time")}})
@@ -146,37 +155,81 @@ func ask(t *rapid.T, w world) *Query {
 	return q
 }
 
-func TestNoCombinationOfFactorsGrantsWhatOneCauseForbids(t *testing.T) {
+// forbidding are the causes of a denial, each by itself. None is passed by
+// anything but a broken glass.
+var forbidding = map[string]func(q *Query){
+	"refused":             func(q *Query) { q.Refused = Iris },
+	"a threat":            func(q *Query) { q.Duress, q.DuressOpens = true, false },
+	"person locked":       func(q *Query) { q.PersonLocked = true },
+	"reader locked":       func(q *Query) { q.ReaderLocked = true },
+	"lockdown":            func(q *Query) { q.Lockdown, q.Direction, q.Entry.Clearance = true, In, MaxThreat-1 },
+	"level of threat":     func(q *Query) { q.Threat, q.Direction, q.Entry.Clearance = 2, In, 1 },
+	"revoked":             func(q *Query) { q.Entry.State = Revoked },
+	"expired":             func(q *Query) { q.Clock, q.Entry.Until = ClockSynchronised, q.At },
+	"no right":            func(q *Query) { q.Entry.Rights = nil },
+	"out of schedule":     func(q *Query) { q.Clock, q.Entry.Rights = ClockSynchronised, []Right{{EveryDoor, &Schedule{}}} },
+	"unknown":             func(q *Query) { q.Entry = nil },
+	"unreadable":          func(q *Query) { q.Unreadable = true },
+	"no allowlist":        func(q *Query) { q.Policy.Freshness = Absent },
+	"expired allowlist":   func(q *Query) { q.Policy.Freshness, q.Policy.ExpiredKinds = Expired, nil },
+	"no clock":            func(q *Query) { q.Clock, q.Entry.From, q.Site.ClockUnsetKinds = ClockUnset, q.At, nil },
+	"no clock for a code": func(q *Query) { q.Clock, q.Entry.From, q.Entry.Code = ClockUnset, q.At, &Code{Door: q.Door} },
+	"nothing given":       func(q *Query) { q.Given = 0 },
+	"no rule holds":       func(q *Query) { q.Rules = []Rule{{nil, single}} },
+	"only weak ones":      func(q *Query) { q.Rules, q.Weak = []Rule{{Always(), single}}, allFactors },
+	"a code of a badge":   func(q *Query) { q.Rules, q.Entry.Code = []Rule{{Always(), []Factor{OneTimeCode}}}, nil },
+	"another door's code": func(q *Query) { q.Entry.Code = &Code{Door: "b"} },
+	"no door's code":      func(q *Query) { q.Entry.Code = &Code{} },
+	"a used code":         func(q *Query) { q.Entry.Code, q.CodeUsed = &Code{Door: q.Door}, true },
+	"disabled":            func(q *Query) { q.Site.Disabled = "repair" },
+	"disabled by command": func(q *Query) { q.Disabled = "burglary" },
+	"no first person": func(q *Query) {
+		q.Site.FirstPerson, q.Direction, q.Begun, q.Entry.Supervisor, q.Company = true, In, false, false, []*Entry{{Person: "p-9", MayEscort: true}}
+	},
+	"in already": func(q *Query) {
+		q.Site.Into.Passback, q.Direction, q.Entry.Exempt, q.Where = PassbackHard, In, false, Whereabouts{vault, true, time.Hour}
+	},
+	"not in": func(q *Query) {
+		q.Site.Into.Passback, q.Direction, q.Entry.Exempt, q.Where = PassbackHard, Out, false, Whereabouts{Known: true}
+	},
+	"in again too soon": func(q *Query) {
+		q.Site.Into.Timed, q.Direction, q.Entry.Exempt, q.Where = time.Hour, In, false, Whereabouts{vault, true, time.Hour - 1}
+	},
+	"full":              func(q *Query) { q.Site.Into.Occupancy, q.Occupants, q.Direction = 1, 1, In },
+	"another door open": func(q *Query) { q.Interlocked = "b" },
+	"no escort":         func(q *Query) { q.Entry.Escorted, q.Company = true, nil },
+	"another's escort": func(q *Query) {
+		q.Entry.Escorted, q.Entry.Visit, q.Company = true, &Visit{Host: "p-6", Escort: "p-7"}, []*Entry{{Person: "p-9", MayEscort: true}}
+	},
+	"an escort under escort": func(q *Query) {
+		q.Entry.Escorted, q.Company = true, []*Entry{{Person: "p-9", MayEscort: true, Escorted: true}, nil}
+	},
+	"alone": func(q *Query) {
+		q.Site.TwoPerson, q.Direction, q.Company = true, In, []*Entry{{Person: q.Entry.Person}, nil}
+	},
+	"with whom may not": func(q *Query) {
+		q.Site.TwoPerson, q.Direction, q.Entry.MayEscort, q.Company = true, In, false, []*Entry{{Person: "v-1", Escorted: true}}
+	},
+}
+
+// Rule 4: any one deny beats every grant, break-glass excepted.
+func TestAnyOneCauseDeniesUnlessTheGlassIsBroken(t *testing.T) {
 	w := newWorld(t)
-	causes := map[string]func(q *Query){
-		"refused":        func(q *Query) { q.Refused = Iris },
-		"a threat":       func(q *Query) { q.Duress, q.DuressOpens = true, false },
-		"person locked":  func(q *Query) { q.PersonLocked = true },
-		"reader locked":  func(q *Query) { q.ReaderLocked = true },
-		"lockdown":       func(q *Query) { q.Lockdown = true },
-		"revoked":        func(q *Query) { q.Entry.State = Revoked },
-		"no right":       func(q *Query) { q.Entry.Rights = nil },
-		"unknown":        func(q *Query) { q.Entry = nil },
-		"unreadable":     func(q *Query) { q.Unreadable = true },
-		"nothing given":  func(q *Query) { q.Given = 0 },
-		"no rule holds":  func(q *Query) { q.Rules = []Rule{{nil, single}} },
-		"only weak ones": func(q *Query) { q.Rules, q.Weak = []Rule{{Always(), single}}, allFactors },
-	}
-	names := make([]string, 0, len(causes))
-	for name := range causes {
-		names = append(names, name)
-	}
-	slices.Sort(names)
+	names := slices.Sorted(maps.Keys(forbidding))
 	rapid.Check(t, func(t *rapid.T) {
+		site := anySituation(t)
+		site.onList = true
 		q := ask(t, w)
-		name := rapid.SampledFrom(names).Draw(t, "cause")
-		for given := range Factor(allFactors + 1) {
-			forbidden := *q
-			entry := *q.Entry
-			forbidden.Entry, forbidden.Given = &entry, given
-			causes[name](&forbidden)
-			if d := Decide(&forbidden); d.Granted && !d.BreakGlass {
-				t.Fatalf("%s, and granted with %v: %+v", name, given, d)
+		w.place(q, site)
+		for _, name := range names {
+			for given := range Factor(allFactors + 1) {
+				forbidden, entry, door, area := *q, *q.Entry, *q.Site, *q.Site.Into
+				forbidden.Entry, forbidden.Site, forbidden.Given = &entry, &door, given
+				door.Into = &area
+				forbidding[name](&forbidden)
+				if d := Decide(&forbidden); d.Granted && !d.BreakGlass {
+					t.Fatalf("%s, and granted with %v: %+v", name, given, d)
+				}
 			}
 		}
 	})

@@ -22,15 +22,25 @@ const (
 	ReasonExpired           Reason = "expired"
 	ReasonNotYetValid       Reason = "not_yet_valid"
 	ReasonNoRight           Reason = "no_right"
+	ReasonWrongDoor         Reason = "wrong_door"
+	ReasonCodeUsed          Reason = "code_used"
+	ReasonDoorDisabled      Reason = "door_disabled"
 	ReasonLockdown          Reason = "lockdown"
 	ReasonAllowlistExpired  Reason = "allowlist_expired"
 	ReasonClockUnset        Reason = "clock_unset"
 	ReasonOutOfSchedule     Reason = "out_of_schedule"
+	ReasonFirstPerson       Reason = "first_person"
+	ReasonPassback          Reason = "passback"
+	ReasonPassbackTimed     Reason = "passback_timed"
+	ReasonOccupancy         Reason = "occupancy"
+	ReasonInterlock         Reason = "interlock"
 	ReasonPersonLockedOut   Reason = "person_locked_out"
 	ReasonReaderLockedOut   Reason = "reader_locked_out"
 	ReasonFactorMismatch    Reason = "factor_mismatch"
 	ReasonFactorUnavailable Reason = "factor_unavailable"
 	ReasonFactorMissing     Reason = "factor_missing"
+	ReasonEscortMissing     Reason = "escort_missing"
+	ReasonSecondMissing     Reason = "second_person_missing"
 	ReasonDuress            Reason = "duress"
 	ReasonGrantedBreakGlass Reason = "granted_break_glass"
 	ReasonGrantedDuress     Reason = "granted_duress"
@@ -75,8 +85,17 @@ var reasons = [...]ReasonText{
 	{ReasonNoRight, false, false,
 		"The person is known but has no right to this door.",
 		"If the person needs this door, have the right added by whoever is responsible for it."},
+	{ReasonWrongDoor, false, false,
+		"The one-time code is for another door.",
+		"Show the person which door the code is for, or issue one for this door."},
+	{ReasonCodeUsed, false, false,
+		"The one-time code was used before, and a code opens once.",
+		"Ask who used it; issue another code only to a person whom you know to be the right one."},
+	{ReasonDoorDisabled, false, true,
+		"The door is out of use for the time being.",
+		"Use another door; the reason is in the record and in the door's status, and whoever disabled the door can end it."},
 	{ReasonLockdown, false, true,
-		"The door is in lockdown: nobody is let in.",
+		"The door is in lockdown, or at a level of threat for which the person is not cleared.",
 		"Follow the lockdown procedure; the door works as usual again once the lockdown is lifted."},
 	{ReasonAllowlistExpired, false, true,
 		"The allowlist is older than the site permits for this kind of person.",
@@ -87,6 +106,21 @@ var reasons = [...]ReasonText{
 	{ReasonOutOfSchedule, false, true,
 		"The person has a right to this door, but not at this time.",
 		"Come back within the schedule, or have the schedule changed if it is wrong."},
+	{ReasonFirstPerson, false, true,
+		"Nobody comes in at this door before a supervisor has come in that day.",
+		"Wait for a supervisor to come in first, or where nobody passes alone, to come along."},
+	{ReasonPassback, false, true,
+		"By the records the person is in the area already, or is not in the one that they want to leave.",
+		"Find out who used the badge before; if somebody went through with another person, have their place reset by whoever may do that."},
+	{ReasonPassbackTimed, false, true,
+		"The person came in too short a time ago to come in again.",
+		"Find out whether the badge was passed on; otherwise wait."},
+	{ReasonOccupancy, false, true,
+		"As many people are in the area as may be in at once.",
+		"Wait until somebody has left; if the count is wrong, have it reset."},
+	{ReasonInterlock, false, true,
+		"Another door that must be closed first is open or unlocked.",
+		"Close the other door and present the card again."},
 	{ReasonPersonLockedOut, false, true,
 		"The person failed to prove who they are too often and is locked out for a while.",
 		"Ask the person what went wrong; if it was not them, have the card taken back and the PIN changed."},
@@ -102,6 +136,12 @@ var reasons = [...]ReasonText{
 	{ReasonFactorMissing, false, true,
 		"The door asks for more factors than were given in time.",
 		"Present the card again and give the other factor at once; the rule that holds is shown by `gatehouse allowlist explain`."},
+	{ReasonEscortMissing, false, true,
+		"The visitor passes only together with somebody who may escort, and nobody came in time.",
+		"Present both cards at the door, one soon after the other."},
+	{ReasonSecondMissing, false, true,
+		"This door lets people in only two at a time, and no second person came in time.",
+		"Present the cards of two people who have a right to this door, one soon after the other."},
 	{ReasonDuress, false, false,
 		"The person gave the sign of being threatened, and this door stays locked for it; the alarm was raised silently.",
 		"Treat it as an emergency: send help, and let nobody at the door notice that you know."},

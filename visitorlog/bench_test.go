@@ -190,3 +190,26 @@ func BenchmarkVerify(b *testing.B) {
 	b.ReportMetric(float64(n)*records/limit.Seconds(), "limit-records/s")
 	b.ReportMetric(0.6, "min-ratio")
 }
+
+// BenchmarkOpening is of a log with records that the CRM does not have, all of
+// which a start looks at.
+func BenchmarkOpening(b *testing.B) {
+	dir := b.TempDir()
+	l := open(b, dir, shared().options())
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() { appendN(b, l, 16) })
+	}
+	wg.Wait()
+	l.Close()
+	for b.Loop() {
+		l := open(b, dir, shared().options())
+		if l.Opened().New {
+			b.Fatalf("%+v", l.Opened())
+		}
+		l.Close()
+	}
+	b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N), "got-ms")
+	b.ReportMetric(250, "max-ms")
+	b.ReportMetric(0, "ns/op")
+}

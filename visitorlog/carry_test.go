@@ -69,7 +69,7 @@ func carriedIn(t testing.TB, l *Log) (carried []Entry, gaps []string) {
 // order; each damaged one is named in one gap.
 func TestEachRecordThatCanBeReadIsSentOrCarriedOnce(t *testing.T) {
 	if !long {
-		if err := flag.Set("rapid.checks", "20"); err != nil {
+		if err := flag.Set("rapid.checks", "10"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -152,7 +152,7 @@ func fullDisk(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(restoreEvery / 4) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(restoreEvery / 4) {
 		e, err := l.Append(ctx, func(*Tx) (Draft, error) { return granted(0), nil })
 		if err != nil {
 			t.Fatal(err)

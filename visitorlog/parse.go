@@ -37,12 +37,15 @@ const (
 
 	maxOutcomes = 64
 	maxParts    = 12 // ten fingers and two eyes
+	maxCompany  = 8
+	maxUsed     = 8
 )
 
 var (
 	controllerForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 	personForm     = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 	reasonForm     = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)
+	usedForm       = regexp.MustCompile(`^[a-z]{1,16}:[A-Za-z0-9._:-]{1,110}$`)
 )
 
 // Types are all the types of record, in the order of their description.
@@ -52,6 +55,7 @@ var Types = []Type{
 	OperatorAction, PolicyApplied, ConfigurationChanged, ClockCorrected, ReviewSigned,
 	Gap, EpochStarted, LogPruned, Commissioned, RecordCarried,
 	Duress, EnrollmentMade, EnrollmentRevoked, EnrollmentOrphaned, ReaderProvisioned,
+	FreeAccess, DoorDisabled, PolicyRefused,
 }
 
 var knownTypes = func() map[Type]bool {
@@ -62,7 +66,7 @@ var knownTypes = func() map[Type]bool {
 	return m
 }()
 
-var knownFactors = map[string]bool{"badge": true, "pin": true, "fingerprint": true, "iris": true, "face": true, "code": true}
+var knownFactors = map[string]bool{"badge": true, "pin": true, "fingerprint": true, "iris": true, "face": true, "code": true, "totp": true}
 
 // ParseRecord parses the payload of a record's JWS and checks it: everything
 // that configs/record.schema.json demands, and that id and source agree with
@@ -160,7 +164,7 @@ func (d *Data) check() error {
 	for _, f := range []struct {
 		name, value string
 		most        int
-	}{{"door", d.Door, maxName}, {"reader", d.Reader, maxName}, {"detail", d.Detail, maxDetail}} {
+	}{{"door", d.Door, maxName}, {"reader", d.Reader, maxName}, {"detail", d.Detail, maxDetail}, {"area", d.Area, maxName}} {
 		if err := checkText(f.name, f.value, f.most); err != nil {
 			return err
 		}
@@ -206,6 +210,12 @@ func (d *Data) check() error {
 			return fmt.Errorf("policy freshness %q", p.Freshness)
 		}
 	}
+	if d.Against != "" && !reasonForm.MatchString(string(d.Against)) {
+		return fmt.Errorf("against %q", d.Against)
+	}
+	if d.Threat != nil && *d.Threat > access.MaxThreat {
+		return fmt.Errorf("threat %d: more than %d", *d.Threat, access.MaxThreat)
+	}
 	if d.Cause != nil && *d.Cause > maxCount { // it may stand in the epoch before
 		return fmt.Errorf("cause %d is out of range", *d.Cause)
 	}
@@ -217,7 +227,8 @@ func (d *Data) check() error {
 			return fmt.Errorf("occurred: %w", err)
 		}
 	}
-	if err := errors.Join(checkTrials(d.Trials), checkOutcomes(d.Outcomes), checkEnrollment(d.Enrollment)); err != nil {
+	if err := errors.Join(checkTrials(d.Trials), checkOutcomes(d.Outcomes), checkEnrollment(d.Enrollment),
+		checkCompany(d.Company), checkUsed(d.Used), checkCommand(d.Command)); err != nil {
 		return err
 	}
 	return errors.Join(checkFormer(d.Former), checkCarried(d.Carried))
@@ -286,6 +297,48 @@ func checkEnrollment(e *Enrollment) error {
 	return checkText("enrolment: notice", e.Notice, maxText)
 }
 
+func checkCompany(company []Companion) error {
+	if len(company) > maxCompany {
+		return fmt.Errorf("company of %d: more than %d", len(company), maxCompany)
+	}
+	for _, c := range company {
+		switch {
+		case !personForm.MatchString(c.Person):
+			return fmt.Errorf("company: %q is no person", c.Person)
+		case c.Kind != access.Staff && c.Kind != access.Contractor && c.Kind != access.Visitor:
+			return fmt.Errorf("company: person kind %q", c.Kind)
+		case c.Role != RoleSecond && c.Role != RoleEscort:
+			return fmt.Errorf("company: role %q", c.Role)
+		}
+	}
+	return nil
+}
+
+func checkUsed(used []string) error {
+	if len(used) > maxUsed {
+		return fmt.Errorf("%d things used up: more than %d", len(used), maxUsed)
+	}
+	for _, u := range used {
+		if !usedForm.MatchString(u) {
+			return fmt.Errorf("used %q", u)
+		}
+	}
+	return nil
+}
+
+func checkCommand(c *Command) error {
+	switch {
+	case c == nil:
+		return nil
+	case !personForm.MatchString(c.Operator):
+		return fmt.Errorf("command: operator %q is no person", c.Operator)
+	case c.ID == "" || c.Action == "" || c.Result == "":
+		return errors.New("command without an id, an action or a result")
+	}
+	return errors.Join(checkText("command: id", c.ID, maxName), checkText("command: action", c.Action, maxName),
+		checkText("command: why", c.Why, maxText), checkText("command: result", c.Result, maxText))
+}
+
 func checkTrials(trials []Trial) error {
 	if len(trials) > maxTrials {
 		return fmt.Errorf("%d trials: more than %d", len(trials), maxTrials)
@@ -318,7 +371,7 @@ func checkVisit(v *access.Visit) error {
 	for _, f := range []struct {
 		name, value string
 		most        int
-	}{{"organisation", v.Organisation, maxText}, {"purpose", v.Purpose, maxText}, {"form of identification", v.IDForm, maxName}} {
+	}{{"id", v.ID, maxName}, {"ticket", v.Ticket, maxText}, {"organisation", v.Organisation, maxText}, {"purpose", v.Purpose, maxText}, {"form of identification", v.IDForm, maxName}} {
 		if err := checkText("visit: "+f.name, f.value, f.most); err != nil {
 			return err
 		}
@@ -387,6 +440,10 @@ func (r *Record) checkType() error {
 		return errors.Join(need(d.Door != "", "door"), need(d.Reader != "", "reader"), need(d.Active != nil, "active"))
 	case Tamper, Lockdown:
 		return need(d.Active != nil, "active")
+	case FreeAccess, DoorDisabled:
+		return errors.Join(need(d.Door != "", "door"), need(d.Active != nil, "active"))
+	case PolicyRefused:
+		return need(d.Detail != "", "detail")
 	case PolicyApplied:
 		return need(d.Policy != nil, "policy")
 	case Commissioned:

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/internal/keys"
@@ -297,30 +298,35 @@ func TestWhatWasWrongWithALogSetAsideIsNoFaultOfThePresentOne(t *testing.T) {
 }
 
 func TestTheVerificationWaitsWhileABacklogIsSent(t *testing.T) {
-	l := open(t, t.TempDir(), shared().options())
-	appendN(t, l, 2*ofBacklog)
-	ctx, stop := context.WithCancel(t.Context())
-	send := func() {
-		if _, out, err := l.Signed(ctx, 0, ofBacklog, 1<<20); err != nil || len(out) != ofBacklog {
-			t.Fatalf("%d records, %v", len(out), err)
+	synctest.Test(t, func(t *testing.T) {
+		l := open(t, t.TempDir(), shared().options())
+		defer l.Close()
+		appendN(t, l, 2*ofBacklog)
+		ctx, stop := context.WithCancel(t.Context())
+		send := func() {
+			if _, out, err := l.Signed(ctx, 0, ofBacklog, 1<<20); err != nil || len(out) != ofBacklog {
+				t.Fatalf("%d records, %v", len(out), err)
+			}
 		}
-	}
-	send()
-	ended := make(chan error, 1)
-	go func() { ended <- l.Run(ctx) }()
-	for began := time.Now(); time.Since(began) < 2*backlogOver; time.Sleep(backlogOver / 50) {
 		send()
-		if !l.Verification().Ended.IsZero() {
-			t.Fatal("it ended while the backlog was sent")
+		ended := make(chan error, 1)
+		go func() { ended <- l.Run(ctx) }()
+		for range 12 {
+			time.Sleep(backlogOver * 9 / 10)
+			send()
+			if !l.Verification().Ended.IsZero() {
+				t.Fatal("it ended while the backlog was sent")
+			}
 		}
-	}
-	for l.Verification().Ended.IsZero() { // and goes on afterwards
-		time.Sleep(time.Millisecond)
-	}
-	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+		time.Sleep(time.Minute)
+		if l.Verification().Ended.IsZero() {
+			t.Error("it does not go on afterwards")
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // verified runs a log until it is verified.

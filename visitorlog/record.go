@@ -44,7 +44,12 @@ const (
 	EnrollmentRevoked  Type = "gatehouse.enrollment.revoked"
 	EnrollmentOrphaned Type = "gatehouse.enrollment.orphaned" // a scanner keeps what nobody enrolled, or lost what somebody did
 	ReaderProvisioned  Type = "gatehouse.reader.provisioned"  // a reader was given a key, an address or a rate
-	RecordCarried      Type = "gatehouse.log.carried"         // a record of an earlier epoch, whose own log cannot be gone on with
+	// FreeAccess is a door that stands unlocked for everybody by its schedule, and
+	// DoorDisabled one that nobody may use for the time being.
+	FreeAccess    Type = "gatehouse.door.free_access"
+	DoorDisabled  Type = "gatehouse.door.disabled"
+	PolicyRefused Type = "gatehouse.policy.refused" // an allowlist that was sent and not taken
+	RecordCarried Type = "gatehouse.log.carried"    // a record of an earlier epoch, whose own log cannot be gone on with
 )
 
 // Record is the payload of a record's JWS: a CloudEvents 1.0 object.
@@ -84,6 +89,19 @@ type Data struct {
 	Kind    access.Kind   `json:"person_kind,omitempty"`
 	Visit   *access.Visit `json:"visit,omitempty"`
 	Policy  *Policy       `json:"policy,omitempty"`
+	// Area is the area that the person came into, or left.
+	Area string `json:"area,omitempty"`
+	// Company are those together with whom the person passed.
+	Company []Companion `json:"company,omitempty"`
+	// Against is the rule that this grant went against without being denied for it,
+	// such as passback.
+	Against access.Reason `json:"against,omitempty"`
+	// Used names what the decision used up for ever, such as code:8f3a….
+	Used []string `json:"used,omitempty"`
+	// Command is what somebody ordered from the CRM.
+	Command *Command `json:"command,omitempty"`
+	// Threat is the level of threat from now on, in lockdown.
+	Threat *access.Threat `json:"threat,omitempty"`
 	// Cause is the sequence of the decision that this record follows from.
 	Cause *uint64 `json:"cause,omitempty"`
 	// Active says of a state (lockdown, tamper, reader fault) whether it began or ended.
@@ -159,6 +177,28 @@ type Enrollment struct {
 	Operator string   `json:"operator"`          // pseudonymous id
 	Approver string   `json:"approver,omitempty"`
 	From     string   `json:"from,omitempty"` // the scanner that it was copied from
+}
+
+// Companion is somebody who passed together with the record's person.
+type Companion struct {
+	Person string      `json:"person"` // pseudonymous id
+	Kind   access.Kind `json:"kind"`
+	Role   string      `json:"role"` // second or escort
+}
+
+// The roles of a companion.
+const (
+	RoleSecond = "second" // of two who pass only together
+	RoleEscort = "escort"
+)
+
+// Command is a command of the CRM's, and what became of it.
+type Command struct {
+	ID       string `json:"id"`
+	Action   string `json:"action"`
+	Operator string `json:"operator"` // pseudonymous id
+	Why      string `json:"why,omitempty"`
+	Result   string `json:"result"` // done, or refused: why
 }
 
 // Head names the size and root of a log.

@@ -135,7 +135,7 @@ func (p *patient) blobs(query string) map[int64][]byte {
 // TestVerifyNamesTheRecordWhicheverByteWasChanged flips every byte of every
 // record, leaf and node in turn. The steps of the verification that hold them
 // to each other look at all of those; the whole verification, by way of the
-// database, at every 8th or 64th, and at others in each row. The long tests
+// database, at every 32nd or 256th, and at others in each row. The long tests
 // let the whole look at all.
 func TestVerifyNamesTheRecordWhicheverByteWasChanged(t *testing.T) {
 	p := newPatient(t)
@@ -146,12 +146,12 @@ func TestVerifyNamesTheRecordWhicheverByteWasChanged(t *testing.T) {
 		write  string
 		covers func(key int64) (first, last int64)
 	}{
-		{"rec.leaf", 8, `SELECT seq, leaf FROM rec`, `UPDATE rec SET leaf = ? WHERE seq = ?`, func(seq int64) (int64, int64) { return seq, seq }},
-		{"node.hash", 8, `SELECT ix, hash FROM node`, `UPDATE node SET hash = ? WHERE ix = ?`, func(ix int64) (int64, int64) {
+		{"rec.leaf", 32, `SELECT seq, leaf FROM rec`, `UPDATE rec SET leaf = ? WHERE seq = ?`, func(seq int64) (int64, int64) { return seq, seq }},
+		{"node.hash", 32, `SELECT ix, hash FROM node`, `UPDATE node SET hash = ? WHERE ix = ?`, func(ix int64) (int64, int64) {
 			level, n := tlog.SplitStoredHashIndex(ix)
 			return n << level, (n+1)<<level - 1
 		}},
-		{"rec.body", 64, `SELECT seq, body FROM rec`, `UPDATE rec SET body = ? WHERE seq = ?`, func(seq int64) (int64, int64) { return seq, seq }},
+		{"rec.body", 256, `SELECT seq, body FROM rec`, `UPDATE rec SET body = ? WHERE seq = ?`, func(seq int64) (int64, int64) { return seq, seq }},
 	} {
 		start, flips := time.Now(), 0
 		for key, value := range p.blobs(c.read) {
@@ -412,7 +412,7 @@ func TestWhatTheVerificationAtLeisureFindsBecomesARecord(t *testing.T) {
 	go func() { done <- l.Run(ctx) }()
 	select {
 	case <-grown:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nothing was recorded")
 	}
 	cancel()

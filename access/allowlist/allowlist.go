@@ -2,10 +2,16 @@
 // a row for each credential, found by a keyed hash of the card's number. The
 // number itself is not kept, and a row is sealed as a whole.
 //
-// The file is never changed in place. An import builds a new one aside, checks
-// it, and renames it over the old one; Source notices and swaps while lookups
-// go on. A manifest, signed by whoever governs the policy, vouches for the
-// version and for the digest of all that the file says.
+// A file that an import made is never changed in place. The import builds a new
+// one aside, checks it, and renames it over the old one; Source notices and swaps
+// while lookups go on. A manifest, signed with the site's policy key, vouches for
+// the version and for the digest of all that the file says.
+//
+// What a CRM sends, Source.Apply puts in force: a snapshot is built in a file of
+// its own, to which the allowlist's name then leads by a symbolic link, and a delta
+// is one transaction in that file (apply.go says how lookups go on meanwhile). Its
+// rows are sealed here, so that no signature of the CRM covers them; a sealed head
+// vouches for the version and for the sum of the rows.
 package allowlist
 
 import (
@@ -70,21 +76,23 @@ type Signer interface {
 
 // Keys are what reading an allowlist takes.
 type Keys struct {
-	Index    Indexer
-	Sealer   Sealer
+	Index  Indexer
+	Sealer Sealer
+	// Verifier is of the key that signs what is imported here; nil: the CRM
+	// governs, and nothing counts but what Source.Apply has made.
 	Verifier Verifier
 }
 
-// Manifest is what is signed of an allowlist.
+// Manifest is what is signed of an allowlist, or sealed of one from a CRM.
 type Manifest struct {
 	V        int       `json:"v"`    // 1
-	Type     string    `json:"type"` // gatehouse-allowlist
+	Type     string    `json:"type"` // gatehouse-allowlist, gatehouse-allowlist-applied
 	Version  uint64    `json:"version"`
 	Created  time.Time `json:"created"`
 	Snapshot string    `json:"snapshot"` // 128 random bits, hex: rows of one file do not open in another
 	Count    uint64    `json:"count"`    // credentials
 	Policy   string    `json:"policy"`   // SHA-256 of the schedules, groups and profiles, hex
-	Digest   string    `json:"digest"`   // SHA-256 of the policy and all rows, hex
+	Digest   string    `json:"digest"`   // SHA-256 of the policy and all rows, or the keyed sum of the rows, hex
 }
 
 // ErrNotTrusted marks an allowlist that is there but cannot be trusted.
@@ -101,10 +109,16 @@ type List struct {
 	scan conn
 	get  statement // on look
 
-	keys     Keys
-	manifest Manifest
-	snapshot []byte
-	policy   []byte // as stored, for the digest
+	keys   Keys
+	live   bool // from a CRM: the file goes on changing, and each connection keeps to what it saw first
+	sealed []byte
+	head   sealedHead // of a live one
+	// confirmed is when a live one was last known to be current; zero: not since it
+	// was made.
+	confirmed time.Time
+	manifest  Manifest
+	snapshot  []byte
+	policy    []byte // as stored, for the digest
 	compiled
 }
 
@@ -119,47 +133,79 @@ type statement interface {
 type conn struct {
 	mu sync.Mutex
 	*sql.Conn
+	pinned bool // in a transaction that only reads
 }
 
 // Open opens an allowlist and checks its signature and its policy; Check
 // checks the rows. It fails with fs.ErrNotExist where there is no file, and
 // with ErrNotTrusted where the file is not what was signed or others can read
-// it.
+// it. What it returns stays as it is, whatever is applied meanwhile.
 func Open(path string, keys Keys) (*List, error) {
-	info, err := os.Lstat(path)
+	file, live, err := locate(path)
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%w: %s is not a regular file", ErrNotTrusted, path)
-	}
-	if perm := info.Mode().Perm(); perm&0o077 != 0 {
-		return nil, fmt.Errorf("%w: %s can be used by others (mode %#o): chmod 600 %s", ErrNotTrusted, path, perm, path)
-	}
-	db, err := openReadOnly(path)
+	return openList(file, live, keys)
+}
+
+func openList(file string, live bool, keys Keys) (*List, error) {
+	db, err := openReadOnly(file, live)
 	if err != nil {
 		return nil, err
 	}
-	l := &List{db: db, keys: keys}
+	l := &List{db: db, keys: keys, live: live}
 	if err := l.load(); err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: %s: %w", ErrNotTrusted, path, err), l.close())
+		return nil, errors.Join(fmt.Errorf("%w: %s: %w", ErrNotTrusted, file, err), l.close())
 	}
 	return l, nil
 }
 
-// openReadOnly opens a finished file. No file is changed once it has its name,
-// so that SQLite need not lock it at every lookup (immutable=1).
-func openReadOnly(path string) (*sql.DB, error) {
+// locate finds the file to which the allowlist's name leads, and says whether it
+// is one that goes on changing.
+func locate(path string) (file string, live bool, err error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return "", false, err
+	}
+	file = path
+	if info.Mode().Type() == fs.ModeSymlink {
+		name, err := os.Readlink(path)
+		if err != nil {
+			return "", false, err
+		}
+		if live = liveFile.MatchString(name); live {
+			file = filepath.Join(filepath.Dir(path), name)
+			if info, err = os.Lstat(file); err != nil {
+				return "", false, err
+			}
+		}
+	}
+	if !info.Mode().IsRegular() {
+		return "", false, fmt.Errorf("%w: %s is not a regular file", ErrNotTrusted, file)
+	}
+	if perm := info.Mode().Perm(); perm&0o077 != 0 {
+		return "", false, fmt.Errorf("%w: %s can be used by others (mode %#o): chmod 600 %s", ErrNotTrusted, file, perm, file)
+	}
+	return file, live, nil
+}
+
+// openReadOnly opens a file. One that was imported is not changed once it has its
+// name, so that SQLite need not lock it at every lookup (immutable=1).
+func openReadOnly(path string, live bool) (*sql.DB, error) {
+	query := fmt.Sprintf("mode=ro&_query_only=1&_cache_size=-%d", readCacheKiB)
+	if !live {
+		query += "&immutable=1"
+	}
+	return openSQLite(path, query)
+}
+
+func openSQLite(path, query string) (*sql.DB, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
-	dsn := url.URL{Scheme: "file", Path: abs, RawQuery: fmt.Sprintf("mode=ro&immutable=1&_query_only=1&_cache_size=-%d", readCacheKiB)}
-	db, err := sql.Open("sqlite3", dsn.String())
-	if err != nil {
-		return nil, err
-	}
-	return db, nil
+	dsn := url.URL{Scheme: "file", Path: abs, RawQuery: query}
+	return sql.Open("sqlite3", dsn.String())
 }
 
 const lookupSQL = `SELECT entry FROM credential WHERE key = ?`
@@ -172,24 +218,13 @@ func (l *List) load() (err error) {
 	if l.scan.Conn, err = l.db.Conn(ctx); err != nil {
 		return err
 	}
-	jws, err := readManifest(ctx, l.look.Conn)
-	if err != nil {
+	if err := l.readHead(ctx); err != nil {
 		return err
-	}
-	if same, err := readManifest(ctx, l.scan.Conn); err != nil || same != jws {
-		return errors.Join(errors.New("replaced while it was opened"), err)
-	}
-	payload, err := l.keys.Verifier.Verify(jws)
-	if err != nil {
-		return fmt.Errorf("manifest: %w", err)
-	}
-	if l.manifest, err = parseManifest(payload); err != nil {
-		return fmt.Errorf("manifest: %w", err)
 	}
 	if l.snapshot, err = hex.DecodeString(l.manifest.Snapshot); err != nil {
 		return fmt.Errorf("manifest: snapshot: %w", err)
 	}
-	if err := l.look.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = 'policy'`).Scan(&l.policy); err != nil {
+	if err := l.look.QueryRowContext(ctx, readMetaSQL, "policy").Scan(&l.policy); err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
 	if sum := sha256.Sum256(l.policy); hex.EncodeToString(sum[:]) != l.manifest.Policy {
@@ -198,6 +233,10 @@ func (l *List) load() (err error) {
 	if l.compiled, err = parsePolicy(l.policy); err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
+	return l.prepare()
+}
+
+func (l *List) prepare() error {
 	return l.look.Raw(func(c any) error {
 		s, err := c.(driver.Conn).Prepare(lookupSQL)
 		if err != nil {
@@ -208,26 +247,66 @@ func (l *List) load() (err error) {
 	})
 }
 
-// readManifest finds out whether a file is an allowlist of a known format, and
-// returns its manifest, not yet verified.
-func readManifest(ctx context.Context, c *sql.Conn) (jws string, err error) {
+// readHead reads what vouches for the list. Both connections must see the same.
+func (l *List) readHead(ctx context.Context) error {
+	name := "manifest"
+	switch byCRM := l.keys.Verifier == nil; {
+	case byCRM && !l.live:
+		return errors.New("it was imported, and the CRM governs who may enter here: connect the controller, which fetches the CRM's allowlist")
+	case !byCRM && l.live:
+		return errors.New("it is from a CRM, which does not govern who may enter here: import one")
+	case l.live:
+		name = "head"
+		if err := l.pin(ctx); err != nil {
+			return err
+		}
+	}
+	var err error
+	if l.sealed, err = readSigned(ctx, l.look.Conn, name); err != nil {
+		return err
+	}
+	if same, err := readSigned(ctx, l.scan.Conn, name); err != nil || !bytes.Equal(same, l.sealed) {
+		return errors.Join(errors.New("replaced while it was opened"), err)
+	}
+	if l.live {
+		if l.head, err = openHead(l.keys.Sealer, l.sealed); err != nil {
+			return fmt.Errorf("head: %w", err)
+		}
+		l.manifest = l.head.Manifest
+		return l.readConfirmation(ctx)
+	}
+	payload, err := l.keys.Verifier.Verify(string(l.sealed))
+	if err != nil {
+		return fmt.Errorf("manifest: %w", err)
+	}
+	if l.manifest, err = parseManifest(payload); err != nil {
+		return fmt.Errorf("manifest: %w", err)
+	}
+	return nil
+}
+
+const readMetaSQL = `SELECT value FROM meta WHERE name = ?`
+
+// readSigned finds out whether a file is an allowlist of a known format, and
+// returns its manifest or its head, not yet verified.
+func readSigned(ctx context.Context, c *sql.Conn, name string) (value []byte, err error) {
 	var app, schema int64
 	if err := c.QueryRowContext(ctx, `PRAGMA application_id`).Scan(&app); err != nil {
-		return "", err
+		return nil, err
 	}
 	if err := c.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&schema); err != nil {
-		return "", err
+		return nil, err
 	}
 	if app != applicationID {
-		return "", fmt.Errorf("not an allowlist")
+		return nil, fmt.Errorf("not an allowlist")
 	}
 	if schema != schemaVersion {
-		return "", fmt.Errorf("made in format %d, this version reads format %d: import again", schema, schemaVersion)
+		return nil, fmt.Errorf("made in format %d, this version reads format %d: import again", schema, schemaVersion)
 	}
-	if err := c.QueryRowContext(ctx, `SELECT value FROM meta WHERE name = 'manifest'`).Scan(&jws); err != nil {
-		return "", fmt.Errorf("manifest: %w", err)
+	if err := c.QueryRowContext(ctx, readMetaSQL, name).Scan(&value); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return jws, nil
+	return value, nil
 }
 
 func parseManifest(payload []byte) (Manifest, error) {
@@ -270,7 +349,7 @@ func (l *List) close() error {
 	return errors.Join(append(errs, l.db.Close())...)
 }
 
-// Manifest is what was signed.
+// Manifest is what was signed, or sealed where the list is from a CRM.
 func (l *List) Manifest() Manifest { return l.manifest }
 
 // Version is the version of the policy.
@@ -278,6 +357,15 @@ func (l *List) Version() uint64 { return l.manifest.Version }
 
 // Applied is when the allowlist was made.
 func (l *List) Applied() time.Time { return l.manifest.Created }
+
+// Current is when the allowlist was last known to be the newest, as far as the file
+// says: a daemon tells it that now and then.
+func (l *List) Current() time.Time {
+	if made := l.manifest.Created; made.After(l.confirmed) {
+		return made
+	}
+	return l.confirmed
+}
 
 // Size is the number of credentials.
 func (l *List) Size() uint64 { return l.manifest.Count }
@@ -440,11 +528,17 @@ func (l *List) rows(ctx context.Context, visit func(key, sealed []byte) error) e
 	return rows.Err()
 }
 
-// Check compares every row with the digest in the manifest. It reads the whole
-// file; lookups go on meanwhile. Advance, if not nil, is told how many more
-// rows were read.
+// Check compares every row with the digest in the manifest, or with the sum of the
+// rows. It reads the whole file; lookups go on meanwhile. Advance, if not nil, is
+// told how many more rows were read.
 func (l *List) Check(ctx context.Context, advance func(int64)) error {
-	d := newDigest(l.policy)
+	var d interface {
+		row(key, sealed []byte)
+		sum() string
+	} = newDigest(l.policy)
+	if l.live {
+		d = newRowSum(l.head.SumKey)
+	}
 	var n uint64
 	err := l.rows(ctx, func(key, sealed []byte) error {
 		d.row(key, sealed)
@@ -464,6 +558,21 @@ func (l *List) Check(ctx context.Context, advance func(int64)) error {
 		return fmt.Errorf("%w: its content is not what the manifest vouches for", ErrNotTrusted)
 	}
 	return nil
+}
+
+// checkAll is Check, and looks into the parts of the file that no row is in.
+func (l *List) checkAll(ctx context.Context, advance func(int64)) error {
+	var verdict string
+	l.scan.mu.Lock()
+	err := l.scan.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&verdict)
+	l.scan.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if verdict != "ok" {
+		return fmt.Errorf("quick_check: %s", verdict)
+	}
+	return l.Check(ctx, advance)
 }
 
 // digest is the SHA-256 over all that a file says: its policy, then its rows

@@ -144,9 +144,11 @@ func describe(c *Listed) string {
 	for _, r := range c.Rights {
 		rights = append(rights, r.Door+"@"+r.Schedule.Name)
 	}
-	visit := access.Visit{}
+	var visit []string
 	if c.Visit != nil {
-		visit = *c.Visit
+		for _, f := range visitFields(c.Visit) {
+			visit = append(visit, *f)
+		}
 	}
 	bound := func(t time.Time) string {
 		if t.IsZero() {
@@ -209,9 +211,9 @@ until = 2026-03-01T12:30:00+00:00
 `
 
 var policyListed = []string{
-	"p-1001|Ada Lovelace|staff|active|H10301|-|-|lab@nights,lab@office,server-room-a@office,server-room-b@office|true|false|{     }",
-	"p-1001|Ada Lovelace|staff|lost|H10301|-|-|lab@nights,lab@office,server-room-a@office,server-room-b@office|true|false|{     }",
-	"v-2001|Grace Hopper|visitor|active|H10301|2026-02-28T23:00:00Z|2026-03-01T12:30:00Z|server-room-a@always|false|true|{p-1001 Acme Cooling maintenance p-1002 p-1003 passport}",
+	"p-1001|Ada Lovelace|staff|active|H10301|-|-|lab@nights,lab@office,server-room-a@office,server-room-b@office|true|false|[]",
+	"p-1001|Ada Lovelace|staff|lost|H10301|-|-|lab@nights,lab@office,server-room-a@office,server-room-b@office|true|false|[]",
+	"v-2001|Grace Hopper|visitor|active|H10301|2026-02-28T23:00:00Z|2026-03-01T12:30:00Z|server-room-a@always|false|true|[p-1001 Acme Cooling maintenance p-1002 p-1003 passport  ]",
 }
 
 func TestWhatIsImportedIsFound(t *testing.T) {
@@ -265,9 +267,9 @@ func TestCSVKeepsTheSchedulesAndDoorGroupsThatAreThere(t *testing.T) {
 		t.Errorf("manifest %+v", m)
 	}
 	if diff := gocmp.Diff([]string{
-		"c-1||contractor|lost|H10301|-|-||false|false|{     }",
-		"p-1|Curie, Marie|staff|active|H10301|-|2026-12-31T23:00:00Z|lab@nights,server-room-a@office,server-room-b@office|true|false|{     }",
-		"v-1|N|visitor|revoked|H10301|2026-03-01T07:00:00Z|2026-03-01T09:00:00Z|*@always|false|true|{p-1 Acme audit p-2 p-3 passport}",
+		"c-1||contractor|lost|H10301|-|-||false|false|[]",
+		"p-1|Curie, Marie|staff|active|H10301|-|2026-12-31T23:00:00Z|lab@nights,server-room-a@office,server-room-b@office|true|false|[]",
+		"v-1|N|visitor|revoked|H10301|2026-03-01T07:00:00Z|2026-03-01T09:00:00Z|*@always|false|true|[p-1 Acme audit p-2 p-3 passport  ]",
 	}, s.listed()); diff != "" {
 		t.Error(diff)
 	}
@@ -365,7 +367,7 @@ kind = "staff"
 			"24: facility is empty",
 			"25: \"pin\" is not known here",
 			"25: number is not a whole number",
-			"27: host, organisation, purpose, escort, authoriser and id_form are for visitors",
+			"27: host, organisation, purpose, escort, authoriser, id_form, visit, ticket are for visitors",
 			"33: the same card as in line 21",
 			"33: state \"gone\": use active",
 			"33: until is not after from",

@@ -66,7 +66,7 @@ func BenchmarkLookup(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer l.Close()
-	db, err := openReadOnly(s.path)
+	db, err := openReadOnly(s.path, false)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -17,7 +17,8 @@ import (
 
 // columns are the columns that a CSV file may have, in any order.
 var columns = []string{"person", "name", "kind", "format", "facility", "number", "issue", "oem", "state", "from", "until", "doors", "schedule",
-	"extended", "break_glass", "biometric", "operator", "pin", "duress_pin", "instead", "host", "organisation", "purpose", "escort", "authoriser", "id_form"}
+	"extended", "break_glass", "biometric", "code", "code_id", "code_door", "operator", "escorted", "may_escort", "supervisor", "exempt", "clearance",
+	"pin", "duress_pin", "totp", "instead", "host", "organisation", "purpose", "escort", "authoriser", "id_form", "visit", "ticket"}
 
 // needed are the columns that it must have.
 var needed = []string{"person", "kind", "format", "number", "doors", "schedule"}
@@ -26,6 +27,12 @@ var needed = []string{"person", "kind", "format", "number", "doors", "schedule"}
 // for want of a column.
 var personalColumns = [...]personalColumn{
 	{"operator", func(e *access.Entry) bool { return e.Operator }},
+	{"escorted", func(e *access.Entry) bool { return e.Escorted }},
+	{"may_escort", func(e *access.Entry) bool { return e.MayEscort }},
+	{"supervisor", func(e *access.Entry) bool { return e.Supervisor }},
+	{"exempt", func(e *access.Entry) bool { return e.Exempt }},
+	{"clearance", func(e *access.Entry) bool { return e.Clearance > 0 }},
+	{"totp", func(e *access.Entry) bool { return e.TOTP != nil }},
 	{"pin", func(e *access.Entry) bool { return e.PIN != nil }},
 	{"duress_pin", func(e *access.Entry) bool { return e.DuressPIN != nil }},
 	{"instead", func(e *access.Entry) bool { return len(e.Instead) > 0 }},
@@ -189,10 +196,12 @@ func (c *csvRows) add(line int, record []string) {
 		issue: c.number(line, "issue", field("issue")), oem: c.number(line, "oem", field("oem"))}
 	of.unread = p.faults.Total() > told
 	breakGlass := c.yes(line, "break_glass", field("break_glass"))
-	key, format, ok := p.credential(line, field("person"), of, c.yes(line, "biometric", field("biometric")), breakGlass)
-	r := row{key: key, format: format, kind: kind, breakGlass: breakGlass, state: p.state(line, field("state")), line: uint32(line)}
+	typed := typed{digits: field("code"), id: strings.Clone(field("code_id")), door: strings.Clone(field("code_door"))}
+	key, format, ok := p.credential(line, field("person"), of, typed, c.yes(line, "biometric", field("biometric")), breakGlass)
+	r := row{key: key, format: format, kind: kind, breakGlass: breakGlass, state: p.state(line, field("state")), line: uint32(line), code: typed.code()}
 	r.from, r.until = p.bounds(line, field("from"), field("until"))
 	r.profile = c.rights(line, field("doors"), field("schedule"))
+	p.codeOpens(&r)
 	r.extended = c.yes(line, "extended", field("extended"))
 	r.personal = c.personal(line, field)
 	var v access.Visit
@@ -214,7 +223,13 @@ func (c *csvRows) add(line int, record []string) {
 }
 
 func (c *csvRows) personal(line int, field func(string) string) *personal {
-	s := said{operator: c.yes(line, "operator", field("operator")), pin: field("pin"), duress: field("duress_pin")}
+	s := said{pin: field("pin"), duress: field("duress_pin"), totp: field("totp")}
+	for i, name := range mayNames {
+		*s.flags()[i] = c.yes(line, name, field(name))
+	}
+	if n := c.number(line, "clearance", field("clearance")); n != nil {
+		s.clearance = access.Threat(min(*n, uint64(access.MaxThreat)+1)) // which is said to be too high
+	}
 	if text := field("instead"); text != "" {
 		for word := range strings.SplitSeq(text, ";") {
 			of, by, ok := strings.Cut(word, "=")
@@ -225,7 +240,7 @@ func (c *csvRows) personal(line int, field func(string) string) *personal {
 			s.instead = append(s.instead, [2]string{strings.TrimSpace(of), strings.TrimSpace(by)})
 		}
 	}
-	if !s.operator && s.pin == "" && s.duress == "" && s.instead == nil {
+	if s.nothing() {
 		return nil // as almost everybody
 	}
 	return c.p.personal(line, field("person"), s)

@@ -16,9 +16,9 @@ type stored struct {
 	format  string
 }
 
-// entryVersion is what is written. Version 1, which knew the first flags only, is
-// read too: an allowlist stays as it is when the program is updated.
-const entryVersion = 2
+// entryVersion is what is written. Versions 1 and 2, which knew the first flags
+// only, are read too: an allowlist stays as it is when the program is updated.
+const entryVersion = 3
 
 const (
 	flagExtended = 1 << iota
@@ -30,10 +30,28 @@ const (
 	flagPIN
 	flagDuressPIN
 	flagInstead
-
-	flagsKnown  = 1<<iota - 1
-	flagsKnown1 = flagOperator - 1 // of version 1
+	flagEscorted
+	flagMayEscort
+	flagSupervisor
+	flagExempt
+	flagClearance
+	flagTOTP
+	flagCode
+	flagsEnd
 )
+
+// entryForm is what a version of entries may have.
+type entryForm struct {
+	flags  uint64
+	visits int // fields of a visit
+}
+
+// entryForms are by version.
+var entryForms = [...]entryForm{
+	1:            {flagOperator - 1, 6},
+	2:            {flagEscorted - 1, 6},
+	entryVersion: {flagsEnd - 1, 8},
+}
 
 // A kind or a state is stored as its place here: append only.
 var (
@@ -53,7 +71,8 @@ func place[T comparable](all []T, v T) int {
 
 // appendEntry appends a row's plain content: three bytes (version, kind, state),
 // the flags, the bounds as Unix seconds, the strings with their lengths, the
-// hashes of the PINs, and the substitutions.
+// hashes of the PINs, the substitutions, the clearance, the secret of the TOTP and
+// the one-time code's id and door.
 func appendEntry(b []byte, s *stored) []byte {
 	e := &s.entry
 	var flags uint64
@@ -64,6 +83,8 @@ func appendEntry(b []byte, s *stored) []byte {
 		{flagExtended, e.Extended}, {flagBreakGlass, e.BreakGlass}, {flagVisit, e.Visit != nil},
 		{flagFrom, !e.From.IsZero()}, {flagUntil, !e.Until.IsZero()},
 		{flagOperator, e.Operator}, {flagPIN, e.PIN != nil}, {flagDuressPIN, e.DuressPIN != nil}, {flagInstead, len(e.Instead) > 0},
+		{flagEscorted, e.Escorted}, {flagMayEscort, e.MayEscort}, {flagSupervisor, e.Supervisor}, {flagExempt, e.Exempt},
+		{flagClearance, e.Clearance > 0}, {flagTOTP, len(e.TOTP) > 0}, {flagCode, e.Code != nil},
 	} {
 		if f.on {
 			flags |= f.flag
@@ -91,6 +112,15 @@ func appendEntry(b []byte, s *stored) []byte {
 			b = append(b, byte(v.Of), byte(v.By))
 		}
 	}
+	if e.Clearance > 0 {
+		b = append(b, byte(e.Clearance))
+	}
+	if len(e.TOTP) > 0 {
+		b = append(append(b, byte(len(e.TOTP))), e.TOTP...)
+	}
+	if e.Code != nil {
+		b = appendString(appendString(b, e.Code.ID), e.Code.Door)
+	}
 	return b
 }
 
@@ -98,23 +128,22 @@ func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-func visitFields(v *access.Visit) [6]*string {
-	return [...]*string{&v.Host, &v.Organisation, &v.Purpose, &v.Escort, &v.Authoriser, &v.IDForm}
+// visitFields are in the order of visitNames: append only.
+func visitFields(v *access.Visit) [8]*string {
+	return [...]*string{&v.Host, &v.Organisation, &v.Purpose, &v.Escort, &v.Authoriser, &v.IDForm, &v.ID, &v.Ticket}
 }
 
 // decodeEntry reads what appendEntry wrote, and nothing else.
 func decodeEntry(b []byte) (stored, error) {
 	d := decoder{b: b, text: string(b)}
 	var s stored
-	known := uint64(flagsKnown)
-	switch v := d.byte(); {
-	case v == 1:
-		known = flagsKnown1
-	case v != entryVersion && d.err == nil:
+	v := d.byte()
+	if d.err == nil && (v == 0 || int(v) >= len(entryForms)) {
 		return s, fmt.Errorf("entry is of version %d, this program reads versions 1 to %d", v, entryVersion)
 	}
+	form := entryForms[v]
 	kind, state, flags := d.byte(), d.byte(), d.uvarint()
-	if d.err == nil && (int(kind) >= len(kinds) || int(state) >= len(states) || flags&^known != 0) {
+	if d.err == nil && (int(kind) >= len(kinds) || int(state) >= len(states) || flags&^form.flags != 0) {
 		return s, fmt.Errorf("entry has kind %d, state %d, flags %#x: not known", kind, state, flags)
 	}
 	if d.err == nil {
@@ -123,6 +152,10 @@ func decodeEntry(b []byte) (stored, error) {
 	s.entry.Extended = flags&flagExtended != 0
 	s.entry.BreakGlass = flags&flagBreakGlass != 0
 	s.entry.Operator = flags&flagOperator != 0
+	s.entry.Escorted = flags&flagEscorted != 0
+	s.entry.MayEscort = flags&flagMayEscort != 0
+	s.entry.Supervisor = flags&flagSupervisor != 0
+	s.entry.Exempt = flags&flagExempt != 0
 	if flags&flagFrom != 0 {
 		s.entry.From = d.time()
 	}
@@ -133,7 +166,8 @@ func decodeEntry(b []byte) (stored, error) {
 	s.entry.Person, s.name, s.format = d.string(), d.string(), d.string()
 	if flags&flagVisit != 0 {
 		s.entry.Visit = new(access.Visit)
-		for _, f := range visitFields(s.entry.Visit) {
+		all := visitFields(s.entry.Visit)
+		for _, f := range all[:form.visits] {
 			*f = d.string()
 		}
 	}
@@ -145,6 +179,15 @@ func decodeEntry(b []byte) (stored, error) {
 	}
 	if flags&flagInstead != 0 {
 		s.entry.Instead = d.instead()
+	}
+	if flags&flagClearance != 0 {
+		s.entry.Clearance = access.Threat(d.between(1, byte(access.MaxThreat)))
+	}
+	if flags&flagTOTP != 0 {
+		s.entry.TOTP = d.bytes(int(d.between(access.MinTOTPSecret, access.MaxTOTPSecret)))
+	}
+	if flags&flagCode != 0 {
+		s.entry.Code = &access.Code{ID: d.string(), Door: d.string()}
 	}
 	if d.err != nil {
 		return stored{}, d.err
@@ -176,6 +219,14 @@ func (d *decoder) byte() byte {
 	}
 	v := d.b[0]
 	d.b = d.b[1:]
+	return v
+}
+
+func (d *decoder) between(least, most byte) byte {
+	v := d.byte()
+	if v < least || v > most {
+		d.fail()
+	}
 	return v
 }
 

@@ -56,6 +56,11 @@ func checkParsed(t *testing.T, plan *Plan, err error) {
 			}
 		}
 	}
+	for name, door := range compiled.sites {
+		if door.Name != name || door.ServerRoom && door.Free != nil || door.Into != nil && door.Into == door.OutOf {
+			t.Fatalf("door %q: %+v", name, door)
+		}
+	}
 	if len(plan.order) != plan.Credentials() {
 		t.Fatalf("%d rows in order, %d credentials", len(plan.order), plan.Credentials())
 	}
@@ -76,7 +81,16 @@ func checkPersonal(t *testing.T, e *access.Entry) {
 	if e.DuressPIN != nil && (e.PIN == nil || bytes.Equal(e.PIN, e.DuressPIN)) {
 		t.Fatalf("PINs of %+v", e)
 	}
+	if c := e.Code; c != nil && (!fields.IsName(c.ID) || !fields.IsName(c.Door) || e.Until.IsZero() || e.BreakGlass) {
+		t.Fatalf("code of %+v", e)
+	}
+	if e.TOTP != nil && (len(e.TOTP) < access.MinTOTPSecret || len(e.TOTP) > access.MaxTOTPSecret) || e.Clearance > access.MaxThreat || e.Escorted && (e.MayEscort || e.Supervisor) {
+		t.Fatalf("person %+v", e)
+	}
 	for _, s := range e.Instead {
+		if (s.Of|s.By)&access.OneTimeCode != 0 || s.By == access.TOTP && e.TOTP == nil {
+			t.Fatalf("substitutions of %+v", e)
+		}
 		if s.Of.Count() != 1 || s.By.Count() != 1 || s.Of == s.By || s.Of == access.Badge || s.By == access.Badge || s.By == access.PIN && e.PIN == nil {
 			t.Fatalf("substitutions of %+v", e)
 		}
@@ -104,6 +118,7 @@ func FuzzCSV(f *testing.F) {
 	f.Add("\ufeffperson,kind,format,number,doors,schedule\r\np,staff,H10302,5,,\r\n")
 	f.Add(factors + "p-1,staff,H10302,5,lab,always,,yes,4711,471199,fingerprint=pin; iris=pin\np-1,staff,,,lab,always,yes,yes,4711,471199,fingerprint=pin; iris=pin\n")
 	f.Add(factors + "p-1,staff,biometric,5,lab,always,yes,,471,4711,fingerprint=;=\n")
+	f.Add(siteCSV)
 	f.Add("person;kind\n")
 	f.Add("person,kind,format,number,doors,schedule\n\"\n")
 	s := newSite(f)
@@ -118,6 +133,7 @@ func FuzzCSV(f *testing.F) {
 func FuzzTOML(f *testing.F) {
 	f.Add(policyTOML)
 	f.Add(factorsTOML)
+	f.Add(siteTOML)
 	f.Add("[[doors.a.rules]]\nschedule = 'always'\nany_of = ['badge+', 'iris']\n[doors.b]\nrules = [{}]\n")
 	f.Add("[doors.a]\nrules = [{ direction = 'out', schedule = 'always', any_of = ['badge'] }, { direction = 'up', schedule = 'always', any_of = ['badge'] }]\n")
 	f.Add("people = [{person = 'a', kind = 'staff', rights = [{doors = ['x'], schedule = 'always'}], credentials = [{format = 'H10301', facility = 1, number = 2}]}]")
@@ -162,7 +178,11 @@ func FuzzEntry(f *testing.F) {
 	full := access.Entry{Person: "p-1", Kind: access.Staff, State: access.Active, Operator: true, PIN: make([]byte, pinHashSize), DuressPIN: make([]byte, pinHashSize),
 		Instead: []access.Substitution{{Of: access.Iris, By: access.PIN}}}
 	f.Add(appendEntry(nil, &stored{entry: full, format: BiometricFormat}))
-	f.Add([]byte("\x01\x00\x00\x01\x00\x03p-1\x01A\x06H10301")) // of version 1
+	full.Escorted, full.MayEscort, full.Supervisor, full.Exempt, full.Clearance = true, true, true, true, access.MaxThreat
+	full.TOTP, full.Code, full.Visit = make([]byte, access.MinTOTPSecret), &access.Code{ID: "c-1", Door: "a"}, &access.Visit{ID: "visit-1", Ticket: "CHG-1"}
+	f.Add(appendEntry(nil, &stored{entry: full, format: CodeFormat}))
+	f.Add([]byte("\x01\x00\x00\x01\x00\x03p-1\x01A\x06H10301"))                               // of version 1
+	f.Add([]byte("\x02\x00\x00\x04\x00\x03p-1\x01A\x06H10301\x01h\x01o\x01p\x01e\x01a\x01i")) // of version 2
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := decodeEntry(b)
 		if err != nil {
@@ -172,5 +192,40 @@ func FuzzEntry(f *testing.F) {
 			t.Fatalf("entry %+v", s)
 		}
 		checkEntry(t, s)
+	})
+}
+
+// What a policy's document says is the same when it is written again.
+func FuzzPolicy(f *testing.F) {
+	f.Add([]byte(`{"profiles":[[{"door":"a","schedule":"office"}]],"schedules":{"office":{"mon-fri":["07:00-19:00"]}},"holidays":["2026-12-25"],"door_groups":{"g":["a"]}}`))
+	f.Add([]byte(`{"profiles":[],"doors":{"a":[{"direction":"out","schedule":"always","any_of":["badge+totp","code"]}]},"areas":{"v":{"passback":"hard","timed":"10m","occupancy":4}},
+"sites":{"a":{"into":"v","two_person":true,"together":"30s","interlock":["b"],"stale_after":"1h","expired_after":"2h","expired_kinds":["staff"],"clock_unset_kinds":["staff"]},"b":{"server_room":true,"disabled":"x"}}}`))
+	f.Add([]byte(`{"profiles":[],"sites":{"a":{"free":"always"},"b":{"interlock":["a"]}}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := parsePolicy(b)
+		if err != nil {
+			return
+		}
+		p := policy{Rules: c.words}
+		for _, rights := range c.profiles {
+			words := make([]right, len(rights))
+			for i, r := range rights {
+				words[i] = right{r.Door, r.Schedule.Name}
+			}
+			p.Profiles = append(p.Profiles, words)
+		}
+		written, err := p.marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := parsePolicy(written)
+		if err != nil {
+			t.Fatalf("%s does not read back: %v", written, err)
+		}
+		for name, door := range c.sites {
+			if door.ServerRoom && door.Free != nil || again.sites[name] == nil {
+				t.Fatalf("door %q is %+v, and then %+v", name, door, again.sites[name])
+			}
+		}
 	})
 }

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -40,6 +39,20 @@ type Import struct {
 // Begin starts an import in a controller's folder. It fails where another
 // import is going on there. Close ends it.
 func Begin(dir string, keys Keys) (*Import, error) {
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	i := &Import{path: filepath.Join(dir, FileName), keys: keys, lock: lock}
+	if i.present, err = Open(i.path, keys); err != nil && !absent(err) {
+		i.fault = err
+	}
+	return i, nil
+}
+
+// lockDir keeps others from writing the allowlist of a folder until the file that
+// it returns is closed.
+func lockDir(dir string) (*os.File, error) {
 	lock, err := os.OpenFile(filepath.Join(dir, "allowlist.lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
@@ -51,11 +64,7 @@ func Begin(dir string, keys Keys) (*Import, error) {
 		}
 		return nil, errors.Join(err, lock.Close())
 	}
-	i := &Import{path: filepath.Join(dir, FileName), keys: keys, lock: lock}
-	if i.present, err = Open(i.path, keys); err != nil && !absent(err) {
-		i.fault = err
-	}
-	return i, nil
+	return lock, nil
 }
 
 // Present is what is wrong with the allowlist that is to be replaced, if
@@ -145,7 +154,7 @@ func (i *Import) Apply(ctx context.Context, p *Plan, o ApplyOptions) (_ Manifest
 	if err := replace(aside, i.path); err != nil {
 		return Manifest{}, err
 	}
-	return m, nil
+	return m, sweep(i.path) // the list of a CRM that governs no more
 }
 
 func removeIfThere(path string) error {
@@ -169,14 +178,9 @@ func (i *Import) build(ctx context.Context, path string, p *Plan, m *Manifest, o
 	if err := f.Close(); err != nil {
 		return err
 	}
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return err
-	}
 	// Nothing reads the file before it is finished, and one that is not is
 	// thrown away: a journal would be work for nothing.
-	dsn := url.URL{Scheme: "file", Path: abs, RawQuery: fmt.Sprintf("mode=rw&_journal_mode=OFF&_synchronous=OFF&_locking_mode=EXCLUSIVE&_cache_size=-%d", buildCacheKiB)}
-	db, err := sql.Open("sqlite3", dsn.String())
+	db, err := openSQLite(path, fmt.Sprintf("mode=rw&_journal_mode=OFF&_synchronous=OFF&_locking_mode=EXCLUSIVE&_cache_size=-%d", buildCacheKiB))
 	if err != nil {
 		return err
 	}
@@ -253,9 +257,10 @@ func (i *Import) insert(ctx context.Context, tx *sql.Tx, p *Plan, snapshot []byt
 }
 
 func (p *Plan) stored(r *row) stored {
-	e := access.Entry{Person: r.person, Kind: kinds[r.kind], State: states[r.state], Extended: r.extended, BreakGlass: r.breakGlass, Visit: r.visit}
+	e := access.Entry{Person: r.person, Kind: kinds[r.kind], State: states[r.state], Extended: r.extended, BreakGlass: r.breakGlass, Visit: r.visit, Code: r.code}
 	if m := r.personal; m != nil {
-		e.Operator, e.PIN, e.DuressPIN, e.Instead = m.operator, m.pin, m.duress, m.instead
+		e.Operator, e.Escorted, e.MayEscort, e.Supervisor, e.Exempt, e.Clearance = m.operator, m.escorted, m.mayEscort, m.supervisor, m.exempt, m.clearance
+		e.PIN, e.DuressPIN, e.TOTP, e.Instead = m.pin, m.duress, m.totp, m.instead
 	}
 	if r.from != 0 {
 		e.From = time.Unix(r.from, 0)
@@ -273,16 +278,9 @@ func (i *Import) check(ctx context.Context, path string, o ApplyOptions, rows in
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	var verdict string
-	if err := l.scan.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&verdict); err != nil {
-		return err
-	}
-	if verdict != "ok" {
-		return fmt.Errorf("quick_check: %s", verdict)
-	}
 	meter := o.meter("checking", rows)
 	defer meter.Done()
-	return l.Check(ctx, meter.Add)
+	return l.checkAll(ctx, meter.Add)
 }
 
 // replace makes a finished file durable and gives it its name.

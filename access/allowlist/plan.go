@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,6 +58,7 @@ type row struct {
 	name        string
 	visit       *access.Visit
 	personal    *personal
+	code        *access.Code
 	from, until int64 // Unix seconds, 0: no bound
 	profile     uint32
 	line        uint32
@@ -98,6 +100,9 @@ func (p *Plan) Ruled(side access.Direction) []string {
 	return doors
 }
 
+// Sites are the doors of which the policy says what they ask beside factors, sorted.
+func (p *Plan) Sites() []string { return slices.Sorted(maps.Keys(p.rules.Sites)) }
+
 // planner checks rows one by one and gathers what is wrong.
 type planner struct {
 	o       ReadOptions
@@ -123,19 +128,25 @@ func newPlanner(o ReadOptions) *planner {
 // identified by a finger or an eye alone.
 const BiometricFormat = "biometric"
 
-// credential checks a card, or what stands for the person without one, and
-// returns its key.
-func (p *planner) credential(line int, person string, c card, biometric, breakGlass bool) (key [16]byte, format uint16, ok bool) {
-	if !biometric {
+// credential checks a card, a one-time code, or what stands for the person without
+// either, and returns its key.
+func (p *planner) credential(line int, person string, c card, code typed, biometric, breakGlass bool) (key [16]byte, format uint16, ok bool) {
+	before := p.faults.Total()
+	switch {
+	case code != typed{}:
+		key, format = p.code(line, c, code, biometric, breakGlass)
+		return key, format, p.faults.Total() == before
+	case biometric:
+		return p.biometric(line, person, c, breakGlass)
+	default:
 		return p.key(line, c)
 	}
-	return p.biometric(line, person, c, breakGlass)
 }
 
 // biometric is the key of somebody who may be identified without a card.
 func (p *planner) biometric(line int, person string, c card, breakGlass bool) (key [16]byte, format uint16, ok bool) {
 	before := p.faults.Total()
-	if c.format != "" || c.facility != nil || c.number != nil || c.issue != nil || c.oem != nil {
+	if c.said() {
 		p.faults.Add(line, "biometric stands for the person's finger or eye: give no format and no numbers of a card with it")
 	}
 	if breakGlass {
@@ -160,6 +171,10 @@ type card struct {
 	format                       string
 	facility, number, issue, oem *uint64
 	unread                       bool // a field of it is no number, which was said
+}
+
+func (c card) said() bool {
+	return c.format != "" || c.facility != nil || c.number != nil || c.issue != nil || c.oem != nil
 }
 
 // key checks a card and returns its keyed hash.
@@ -239,11 +254,15 @@ func (p *planner) finish() (*Plan, error) {
 		}
 		a, b := plan.row(plan.order[i-1]), plan.row(plan.order[i])
 		what := "card"
-		if plan.formats[b.format] == BiometricFormat {
+		switch plan.formats[b.format] {
+		case BiometricFormat:
 			what = "biometric credential"
+		case CodeFormat:
+			what = "one-time code"
 		}
 		p.faults.Add(int(b.line), "the same %s as in line %d (person %s)", what, a.line, a.person)
 	}
+	p.compareCodes()
 	if err := p.faults.Err(); err != nil {
 		return nil, err
 	}
@@ -310,6 +329,7 @@ func (p *planner) setRules(r Rules, line func(path ...string) int) {
 		}
 	}
 	p.checkDoors(r, line)
+	p.checkSites(r, line)
 }
 
 // checkDoors checks what doors ask for.
@@ -328,7 +348,7 @@ func (p *planner) checkDoors(r Rules, line func(path ...string) int) {
 			p.checkDoorRule(line("doors", name, "rules", strconv.Itoa(i)), rule, i == last[rule.Direction])
 		}
 		if len(rules) == 0 {
-			p.faults.Add(at, "door %s has no rules", fields.Quote(name))
+			p.faults.Add(at, "door %s has no rules, and nothing else is said of it", fields.Quote(name))
 		}
 	}
 }
@@ -354,8 +374,10 @@ func (p *planner) checkDoorRule(line int, rule DoorRule, last bool) {
 		switch {
 		case err != nil:
 			p.faults.Add(line, "any_of: %s", digits.ReplaceAllString(err.Error(), "…"))
-		case set == access.PIN:
-			p.faults.Add(line, "any_of: a pin alone does not say whose it is: write badge+pin")
+		case set&^(access.PIN|access.TOTP) == 0:
+			p.faults.Add(line, "any_of: a %s alone does not say whose it is: write badge+%[1]s", set)
+		case set.Has(access.Badge | access.OneTimeCode):
+			p.faults.Add(line, "any_of: %s: a code stands in the place of a badge: make two sets of it", set)
 		case seen[set]:
 			p.faults.Add(line, "any_of has %s twice", set)
 		}
@@ -431,7 +453,7 @@ func (p *planner) visit(line int, kind uint8, v access.Visit) *access.Visit {
 		return nil
 	}
 	if kinds[kind] == access.Staff {
-		p.faults.Add(line, "host, organisation, purpose, escort, authoriser and id_form are for visitors and contractors, not for staff")
+		p.faults.Add(line, "%s are for visitors and contractors, not for staff", strings.Join(visitNames[:], ", "))
 	}
 	// The log refuses a record that says anything else of a visit.
 	for i, name := range visitNames {
@@ -439,6 +461,10 @@ func (p *planner) visit(line int, kind uint8, v access.Visit) *access.Visit {
 		case "host", "escort", "authoriser":
 			if s != "" && !fields.IsName(s) {
 				p.faults.Add(line, "%s %s: it is the id of a person, 1 to 64 letters, digits, dots, dashes and underscores; it stands in records, so it should not be a name", name, fields.Quote(s))
+			}
+		case "visit":
+			if s != "" && !fields.IsName(s) {
+				p.faults.Add(line, "visit %s: it is the visit's id: "+fields.NameRule, fields.Quote(s))
 			}
 		case "id_form":
 			if p.checkText(line, name, s); utf8.RuneCountInString(s) > maxIDForm {
@@ -451,7 +477,7 @@ func (p *planner) visit(line int, kind uint8, v access.Visit) *access.Visit {
 	return &v
 }
 
-var visitNames = [...]string{"host", "organisation", "purpose", "escort", "authoriser", "id_form"}
+var visitNames = [...]string{"host", "organisation", "purpose", "escort", "authoriser", "id_form", "visit", "ticket"}
 
 func (p *planner) checkText(line int, what, s string) {
 	if err := fields.CheckText(s, maxText); err != nil {

@@ -18,6 +18,10 @@ type Rules struct {
 	Holidays   []string                       `json:"holidays,omitempty"`
 	DoorGroups map[string][]string            `json:"door_groups,omitempty"`
 	Doors      map[string][]DoorRule          `json:"doors,omitempty"`
+	Areas      map[string]Area                `json:"areas,omitempty"`
+	// Sites are what doors ask beside factors. In the TOML file that stands with
+	// the door's rules.
+	Sites map[string]Site `json:"sites,omitempty"`
 }
 
 // DoorRule is what a door asks for on the way in or out, within a schedule: any
@@ -62,6 +66,7 @@ type compiled struct {
 	words    Rules
 	profiles [][]access.Right
 	doors    map[string]map[access.Direction][]access.Rule
+	sites    map[string]*access.Door
 }
 
 func parsePolicy(b []byte) (compiled, error) {
@@ -97,6 +102,10 @@ func parsePolicy(b []byte) (compiled, error) {
 			}
 			c.doors[door][r.Direction] = append(c.doors[door][r.Direction], rule)
 		}
+	}
+	var faults []wordFault
+	if c.sites, faults = p.sites(schedules); len(faults) > 0 {
+		return compiled{}, joined(faults)
 	}
 	return c, nil
 }

@@ -17,6 +17,9 @@ import (
 
 const (
 	lookEvery = time.Second
+	// keepEvery is how far the time at which the list was last known to be current
+	// goes on before the file is told: each time costs a card several writes.
+	keepEvery = 15 * time.Minute
 	// skew is how far ahead of the clock an allowlist may have been made before
 	// its age counts as unknown.
 	skew = 5 * time.Minute
@@ -70,9 +73,10 @@ type SourceOptions struct {
 }
 
 // Source is a daemon's live allowlist. It notices when the file is replaced
-// and swaps while lookups go on. A file that cannot be trusted, or that would
-// go backwards, is not served: the one before it goes on, and where there is
-// none, nobody is let in. Its methods may be used from several goroutines.
+// and swaps while lookups go on; where the CRM governs, Apply does. A file that
+// cannot be trusted, or that would go backwards, is not served: the one before it
+// goes on, and where there is none, nobody is let in. Its methods may be used from
+// several goroutines.
 type Source struct {
 	o    SourceOptions
 	wake chan struct{}
@@ -85,7 +89,11 @@ type Source struct {
 	checked   bool  // its content was compared with its digest
 	fault     error // what is wrong with the file, if anything
 
-	// Of the goroutine in Run.
+	// applying is held while the file is written.
+	applying sync.Mutex
+
+	// looking is held while a list is chosen and served.
+	looking  sync.Mutex
 	floor    uint64
 	serving  fileID // what list was opened from
 	rejected fileID // what was last found wanting
@@ -134,6 +142,11 @@ func identify(path string) (fileID, error) {
 // content is checked by Run, so that the door is ready soon.
 func OpenSource(ctx context.Context, o SourceOptions) *Source {
 	s := &Source{o: o, floor: o.Floor, wake: make(chan struct{}, 1)}
+	if o.Keys.Verifier == nil {
+		if err := sweep(o.Path); err != nil { // what a power cut left half built
+			o.Logger.Warn("allowlist", "error", err)
+		}
+	}
 	s.look(ctx, false)
 	return s
 }
@@ -147,12 +160,14 @@ func (s *Source) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			s.keepConfirmed(0)
 			return nil
 		case <-tick.C:
 		case <-s.wake:
 		}
 		s.askClock()
 		s.look(ctx, true)
+		s.keepConfirmed(keepEvery)
 	}
 }
 
@@ -212,6 +227,24 @@ func (s *Source) CheckPIN(e *access.Entry, digits []byte) (ok, duress bool) {
 func (s *Source) Policy(now time.Time) access.Policy {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	return s.place(s.o.Ladder, now)
+}
+
+// PolicyAt is Policy by the ladder of a door that has one of its own.
+func (s *Source) PolicyAt(door string, now time.Time) access.Policy {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	ladder := s.o.Ladder
+	if s.list != nil {
+		if site := s.list.Site(door); site != nil && site.Age != nil {
+			ladder = Ladder(*site.Age)
+		}
+	}
+	return s.place(ladder, now)
+}
+
+// place is the list's place on a ladder, with s.mu held.
+func (s *Source) place(ladder Ladder, now time.Time) access.Policy {
 	if s.list == nil {
 		return access.Policy{Freshness: access.Absent}
 	}
@@ -219,7 +252,28 @@ func (s *Source) Policy(now time.Time) access.Policy {
 	if s.aged.trust > 0 {
 		age = s.aged.age + s.o.Clock.Uptime() - s.aged.uptime
 	}
-	return s.o.Ladder.Policy(s.list.Version(), age)
+	return ladder.Policy(s.list.Version(), age)
+}
+
+// Site is what is asked at a door beside factors; nil: nothing. It may not be
+// changed.
+func (s *Source) Site(door string) *access.Door {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.list == nil {
+		return nil
+	}
+	return s.list.Site(door)
+}
+
+// Code finds a one-time code; nil and errors are as of Lookup.
+func (s *Source) Code(digits []byte) (*access.Entry, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.list == nil {
+		return nil, nil
+	}
+	return s.list.Code(digits)
 }
 
 // askClock learns the list's age if the clock is better trusted than when it
@@ -250,15 +304,50 @@ func (s *Source) current() time.Time {
 	return s.confirmed
 }
 
-// Confirm says that at a moment the given version was heard to be the newest
-// there is. Its age counts from then.
-func (s *Source) Confirm(version uint64, at time.Time) {
+// Confirm says that at a moment the given version was heard to be the newest there
+// is. Its age counts from then. Floor is a time that had passed by the CRM's word
+// when that was heard: a clock that was never set cannot tell the age, but the
+// moment before the floor can.
+func (s *Source) Confirm(version uint64, at, floor time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.list != nil && s.list.Version() == version && at.After(s.confirmed) {
-		s.confirmed, s.aged = at, aged{}
-		s.learnAge()
+	if s.list == nil || s.list.Version() != version || !at.After(s.confirmed) {
+		return
 	}
+	s.confirmed, s.aged = at, aged{}
+	s.learnAge()
+	if age := floor.Sub(at); s.aged.trust <= trust(access.ClockUnset) && age >= -skew {
+		s.aged = aged{trust(access.ClockUnset), max(age, 0), s.o.Clock.Uptime()}
+	}
+}
+
+// Raise says that a version was used here before: nothing below is served any more,
+// whatever the file says. So an old copy of it, put back with the log that knew its
+// floor, ends when the CRM is heard.
+func (s *Source) Raise(floor uint64) {
+	s.looking.Lock()
+	defer s.looking.Unlock()
+	s.floor = max(s.floor, floor)
+	s.mu.RLock()
+	l := s.list
+	s.mu.RUnlock()
+	if l == nil || l.Version() >= s.floor {
+		return
+	}
+	s.rejected = s.serving
+	s.setFault(s.tooOld(l))
+	s.drop()
+}
+
+// Newest is the version that is served and the generation of the pepper by which
+// its rows are found, which only a list from a CRM has; 0: none is served.
+func (s *Source) Newest() (version uint64, generation string) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.list == nil {
+		return 0, ""
+	}
+	return s.list.Version(), s.list.Generation()
 }
 
 // Status is the state of a Source, for people and for metrics.
@@ -291,6 +380,8 @@ func (s *Source) Status(now time.Time) Status {
 // look opens the file if it is not the one that is served. With thorough, its
 // content is checked before it is served.
 func (s *Source) look(ctx context.Context, thorough bool) {
+	s.looking.Lock()
+	defer s.looking.Unlock()
 	id, err := identify(s.o.Path)
 	if err != nil {
 		// What was served was trusted, and goes on until there is better.
@@ -320,8 +411,13 @@ func (s *Source) look(ctx context.Context, thorough bool) {
 		}
 		return
 	}
-	s.serving, s.rejected, s.floor = id, fileID{}, next.Version()
-	if err := s.serve(next, thorough); err != nil {
+	s.take(id, next, thorough)
+}
+
+// take serves a list that was opened from a file, with s.looking held.
+func (s *Source) take(id fileID, next *List, checked bool) {
+	s.serving, s.rejected, s.floor = id, fileID{}, max(s.floor, next.Version())
+	if err := s.serve(next, checked); err != nil {
 		s.o.Logger.Warn("allowlist", "error", err)
 	}
 	s.setFault(nil)
@@ -346,10 +442,10 @@ func (s *Source) accept(ctx context.Context, thorough bool) (_ *List, err error)
 	}()
 	m := l.Manifest()
 	if m.Version < s.floor {
-		return nil, fmt.Errorf("allowlist of version %d is older than version %d, which was used here already: import again with --above %d", m.Version, s.floor, s.floor)
+		return nil, s.tooOld(l)
 	}
 	s.mu.RLock()
-	other := s.list != nil && s.list.Version() == m.Version && s.list.Manifest().Digest != m.Digest
+	other := s.list != nil && !l.live && s.list.Version() == m.Version && s.list.Manifest().Digest != m.Digest
 	s.mu.RUnlock()
 	if other {
 		return nil, fmt.Errorf("allowlist of version %d is another than the one of that version that is in use: import again", m.Version)
@@ -367,22 +463,45 @@ func (s *Source) accept(ctx context.Context, thorough bool) (_ *List, err error)
 	return l, nil
 }
 
-// checkServed checks the content of what OpenSource began to serve.
+// tooOld is why a list is not served that is older than one before it.
+func (s *Source) tooOld(l *List) error {
+	err := fmt.Errorf("allowlist of version %d is older than version %d, which was used here already", l.Version(), s.floor)
+	if l.live {
+		return fmt.Errorf("%w: connect the controller, which fetches the CRM's", err)
+	}
+	return fmt.Errorf("%w: import again with --above %d", err, s.floor)
+}
+
+// checkServed checks the content of what OpenSource began to serve. It opens the
+// file once more for that, as what is served may be exchanged meanwhile.
 func (s *Source) checkServed(ctx context.Context) {
-	if s.list == nil { // only this goroutine writes it
+	s.mu.RLock()
+	served := s.list != nil
+	s.mu.RUnlock()
+	if !served {
 		return
 	}
-	err := s.list.Check(ctx, nil)
-	switch {
-	case ctx.Err() != nil:
-	case err != nil:
+	l, err := Open(s.o.Path, s.o.Keys)
+	if err == nil {
+		err = errors.Join(l.Check(ctx, nil), l.Close())
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	s.looking.Lock()
+	defer s.looking.Unlock()
+	s.mu.Lock()
+	// What was applied to it meanwhile goes on from it.
+	if same := s.list != nil && (l == nil || s.list.Manifest().Snapshot == l.Manifest().Snapshot); !same {
+		s.mu.Unlock()
+		return
+	}
+	s.checked = err == nil
+	s.mu.Unlock()
+	if err != nil {
 		s.rejected = s.serving
 		s.setFault(err)
 		s.drop()
-	default:
-		s.mu.Lock()
-		s.checked = true
-		s.mu.Unlock()
 	}
 }
 
@@ -400,6 +519,9 @@ func (s *Source) serve(next *List, checked bool) error {
 	s.mu.Lock()
 	old := s.list
 	s.list, s.checked, s.confirmed, s.aged = next, checked, time.Time{}, aged{}
+	if next != nil {
+		s.confirmed = next.confirmed
+	}
 	s.learnAge()
 	s.mu.Unlock()
 	if old == nil {

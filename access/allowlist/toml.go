@@ -79,9 +79,9 @@ func (t *tomlReader) fault(path []string, format string, args ...any) {
 }
 
 func (t *tomlReader) file(root table) {
-	t.only(root, "holidays", "schedules", "door_groups", "doors", "people")
+	t.only(root, "holidays", "schedules", "door_groups", "areas", "doors", "people")
 	rules := Rules{Schedules: make(map[string]map[string][]string), DoorGroups: make(map[string][]string), Doors: make(map[string][]DoorRule),
-		Holidays: t.dates(root, "holidays")}
+		Holidays: t.dates(root, "holidays"), Areas: t.areas(root), Sites: make(map[string]Site)}
 	if schedules, ok := t.table(root, "schedules"); ok {
 		for name := range schedules.m {
 			if week, ok := t.table(schedules, name); ok {
@@ -100,7 +100,7 @@ func (t *tomlReader) file(root table) {
 	if doors, ok := t.table(root, "doors"); ok {
 		for name := range doors.m {
 			if door, ok := t.table(doors, name); ok {
-				rules.Doors[name] = t.doorRules(door)
+				t.door(door, name, &rules)
 			}
 		}
 	}
@@ -111,8 +111,19 @@ func (t *tomlReader) file(root table) {
 	}
 }
 
+// door reads a door's rules, and what it asks beside factors.
+func (t *tomlReader) door(door table, name string, rules *Rules) {
+	t.only(door, append([]string{"rules"}, siteKeys...)...)
+	site := t.site(door)
+	if site.said() {
+		rules.Sites[name] = site
+	}
+	if door.m["rules"] != nil || !site.said() {
+		rules.Doors[name] = t.doorRules(door)
+	}
+}
+
 func (t *tomlReader) doorRules(door table) []DoorRule {
-	t.only(door, "rules")
 	var out []DoorRule
 	for _, r := range t.tables(door, "rules") {
 		t.only(r, "direction", "schedule", "any_of")
@@ -123,9 +134,8 @@ func (t *tomlReader) doorRules(door table) []DoorRule {
 }
 
 func (t *tomlReader) person(person table, seen map[string]int) {
-	keys := append([]string{"person", "name", "kind", "from", "until", "extended", "operator", "pin", "duress_pin", "instead", "rights", "credentials"},
-		visitNames[:]...)
-	t.only(person, keys...)
+	t.only(person, slices.Concat([]string{"person", "name", "kind", "from", "until", "extended", "clearance", "pin", "duress_pin", "totp", "instead", "rights",
+		"credentials"}, mayNames[:], visitNames[:])...)
 	p, line := t.p, t.lines.of(person.path...)
 	id, name := t.str(person, "person"), t.str(person, "name")
 	if first, twice := seen[id]; twice {
@@ -147,7 +157,7 @@ func (t *tomlReader) person(person table, seen map[string]int) {
 		p.faults.Add(line, "person %s has no credentials", fields.Quote(id))
 	}
 	for _, c := range credentials {
-		t.only(c, "biometric", "format", "facility", "number", "issue", "oem", "state", "from", "until", "break_glass")
+		t.only(c, "biometric", "format", "facility", "number", "issue", "oem", "code", "id", "door", "state", "from", "until", "break_glass")
 		at := t.lines.of(c.path...)
 		if p.full(at) {
 			return
@@ -156,9 +166,10 @@ func (t *tomlReader) person(person table, seen map[string]int) {
 		of := card{format: t.str(c, "format"), facility: t.number(c, "facility"), number: t.number(c, "number"), issue: t.number(c, "issue"), oem: t.number(c, "oem")}
 		of.unread = p.faults.Total() > told
 		breakGlass := t.boolean(c, "break_glass")
-		key, format, ok := p.credential(at, id, of, t.boolean(c, "biometric"), breakGlass)
+		typed := typed{digits: t.str(c, "code"), id: t.str(c, "id"), door: t.str(c, "door")}
+		key, format, ok := p.credential(at, id, of, typed, t.boolean(c, "biometric"), breakGlass)
 		r := row{key: key, format: format, person: id, name: name, kind: kind, visit: visit, personal: personal, profile: profile, extended: extended,
-			state: p.state(at, t.str(c, "state")), breakGlass: breakGlass, line: uint32(at)}
+			state: p.state(at, t.str(c, "state")), breakGlass: breakGlass, line: uint32(at), code: typed.code()}
 		f, u := t.moment(c, "from"), t.moment(c, "until")
 		if f == "" {
 			f = from
@@ -167,6 +178,7 @@ func (t *tomlReader) person(person table, seen map[string]int) {
 			u = until
 		}
 		r.from, r.until = p.bounds(at, f, u)
+		p.codeOpens(&r)
 		if ok {
 			p.add(r)
 		}
@@ -175,7 +187,11 @@ func (t *tomlReader) person(person table, seen map[string]int) {
 
 func (t *tomlReader) personal(person table, line int, id string) *personal {
 	told := t.p.faults.Total()
-	s := said{operator: t.boolean(person, "operator"), pin: t.str(person, "pin"), duress: t.str(person, "duress_pin")}
+	s := said{pin: t.str(person, "pin"), duress: t.str(person, "duress_pin"), totp: t.str(person, "totp")}
+	for i, key := range mayNames {
+		*s.flags()[i] = t.boolean(person, key)
+	}
+	s.clearance = access.Threat(t.whole(person, "clearance", int(access.MaxThreat)))
 	s.unread = t.p.faults.Total() > told
 	if instead, ok := t.table(person, "instead"); ok {
 		for _, of := range slices.Sorted(maps.Keys(instead.m)) {

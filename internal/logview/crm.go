@@ -73,6 +73,11 @@ func (c *CRM) Pages(ctx context.Context, controller, epoch string, last uint64, 
 	return p, nil
 }
 
+// Visit lists the decisions about a visit, and what became of them.
+func (c *CRM) Visit(visit string) Pages {
+	return &crmPages{store: c.Store, filter: central.Filter{Visit: visit, Limit: pageSize}}
+}
+
 func (p *crmPages) Close() error { return nil }
 
 func (p *crmPages) Next(ctx context.Context) ([]Row, error) {

@@ -85,6 +85,21 @@ func (f *Flags) Filter(now time.Time, zone *time.Location) (Filter, error) {
 	return out, errors.Join(errs...)
 }
 
+// Span reads a beginning and an end in the forms that --since and --until take;
+// what is empty is zero.
+func Span(from, until string, now time.Time, zone *time.Location) (begin, end time.Time, err error) {
+	if begin, err = parseTime(from, now, zone, false); err != nil {
+		return begin, end, fmt.Errorf("--from: %w", err)
+	}
+	if end, err = parseTime(until, now, zone, true); err != nil {
+		return begin, end, fmt.Errorf("--until: %w", err)
+	}
+	if !end.IsZero() && !begin.Before(end) {
+		return begin, end, errors.New("--until is not after --from")
+	}
+	return begin, end, nil
+}
+
 func typeNames() string {
 	names := make([]string, len(visitorlog.Types))
 	for i, t := range visitorlog.Types {

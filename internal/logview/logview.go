@@ -230,6 +230,12 @@ func What(r *visitorlog.Record) string {
 		return "ENROLMENT ORPHANED"
 	case visitorlog.ReaderProvisioned:
 		return "reader provisioned"
+	case visitorlog.FreeAccess:
+		return either("free access began", "free access ended")
+	case visitorlog.DoorDisabled:
+		return either("DOOR OUT OF USE", "door in use again")
+	case visitorlog.PolicyRefused:
+		return "ALLOWLIST REFUSED"
 	}
 	return string(r.Type)
 }
@@ -255,6 +261,18 @@ func Why(r *visitorlog.Record) string {
 	if e := d.Enrollment; e != nil {
 		parts = append(parts, join(", ", strings.Join(e.Parts, ", "), "at "+e.Scanner, prefixed("copied from ", e.From), prefixed("notice ", e.Notice),
 			prefixed("instead: ", e.Instead), "by "+e.Operator, prefixed("approved by ", e.Approver)))
+	}
+	if d.Against != "" {
+		parts = append(parts, "AGAINST "+strings.ReplaceAll(string(d.Against), "_", " "))
+	}
+	for _, c := range d.Company {
+		parts = append(parts, fmt.Sprintf("together with %s (%s)", c.Person, c.Role))
+	}
+	if d.Threat != nil {
+		parts = append(parts, fmt.Sprintf("threat level %d", *d.Threat))
+	}
+	if c := d.Command; c != nil {
+		parts = append(parts, join(", ", c.Action+": "+c.Result, "ordered by "+c.Operator, c.Why))
 	}
 	if d.Foreign {
 		parts = append(parts, "NOT THE READER'S TIMING")

@@ -195,12 +195,17 @@ func (s *Store) settle(ctx context.Context, t *tx, log int64, controller, epoch 
 			Detail: fmt.Sprintf("record %d: %v", v.seq, v.fault)})
 	}
 	r := &v.record
+	visit, cause := visitOf(r)
 	_, err := t.ExecContext(ctx, `
-		UPDATE records SET checked = 'ok', type = $1, subject = $2, time = $3, door = $4, decision = $5, reason = $6
-		WHERE log = $7 AND seq = $8`,
+		UPDATE records SET checked = 'ok', type = $1, subject = $2, time = $3, door = $4, decision = $5, reason = $6,
+			visit = coalesce($7, (SELECT visit FROM records WHERE log = $8 AND seq = $9))
+		WHERE log = $8 AND seq = $10`,
 		string(r.Type), orNull(r.Subject), micros(r.Time), orNull(r.Data.Door), orNull(r.Data.Decision), orNull(string(r.Data.Reason)),
-		log, int64(v.seq))
+		visit, log, cause, int64(v.seq))
 	if err != nil {
+		return err
+	}
+	if err := t.keep(ctx, controller, r); err != nil {
 		return err
 	}
 	for _, e := range v.carried {
@@ -208,7 +213,11 @@ func (s *Store) settle(ctx context.Context, t *tx, log int64, controller, epoch 
 			return err
 		}
 	}
-	if r.Type != visitorlog.Gap {
+	switch r.Type {
+	case visitorlog.BreakGlass:
+		return t.oweReview(ctx, v)
+	case visitorlog.Gap:
+	default:
 		return nil
 	}
 	return t.alarm(ctx, Alarm{Kind: AlarmGap, Controller: controller, Epoch: epoch, Sequence: &v.seq,

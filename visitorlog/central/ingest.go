@@ -654,8 +654,9 @@ func (s *Store) Early(ctx context.Context, b Batch) (int, error) {
 		return 0, err
 	}
 	good := make([]bool, len(b.Records))
+	records := make([]visitorlog.Record, len(b.Records))
 	for i, jws := range b.Records {
-		_, err := visitorlog.VerifyRecord(jws, b.Controller, b.Epoch, b.First+uint64(i), key)
+		records[i], err = visitorlog.VerifyRecord(jws, b.Controller, b.Epoch, b.First+uint64(i), key)
 		good[i] = err == nil
 	}
 	s.mu.Lock()
@@ -680,6 +681,9 @@ func (s *Store) Early(ctx context.Context, b Batch) (int, error) {
 				ON CONFLICT (controller, epoch, seq) DO NOTHING`, b.Controller, b.Epoch, seq, jws, micros(t.now))
 			if err != nil {
 				return fmt.Errorf("store early records: %w", err)
+			}
+			if err := t.keep(ctx, b.Controller, &records[i]); err != nil {
+				return err
 			}
 		}
 		_, err = t.ExecContext(ctx, `

@@ -52,7 +52,8 @@ type Filter struct {
 	Epoch      string
 	Door       string
 	Person     string
-	Type       string
+	Visit      string            // decisions about it, and what became of them
+	Types      []visitorlog.Type // any of them
 	Decision   string
 	From       time.Time
 	Until      time.Time // exclusive
@@ -70,36 +71,14 @@ const defaultLimit = 1000
 // Records lists records in the order in which they arrived, which within an
 // epoch is that of their sequence.
 func (s *Store) Records(ctx context.Context, f Filter) ([]Record, error) {
-	if f.Carried && (f.Door != "" || f.Person != "" || f.Type != "" || f.Decision != "" || !f.From.IsZero() || !f.Until.IsZero()) {
+	if f.Carried && (f.Door != "" || f.Person != "" || f.Visit != "" || len(f.Types) > 0 || f.Decision != "" || !f.From.IsZero() || !f.Until.IsZero()) {
 		return nil, errors.New("list records: what carried ones say is in no column")
 	}
-	var where []string
-	var args []any
+	where, args := f.where()
 	and := func(condition string, arg any) {
 		args = append(args, arg)
 		where = append(where, fmt.Sprintf(condition, len(args)))
 	}
-	for _, c := range []struct{ column, value string }{
-		{"e.controller", f.Controller}, {"e.epoch", f.Epoch}, {"r.door", f.Door}, {"r.subject", f.Person}, {"r.type", f.Type}, {"r.decision", f.Decision},
-	} {
-		if c.value != "" {
-			and(c.column+" = $%d", c.value)
-		}
-	}
-	if !f.From.IsZero() {
-		and("r.time >= $%d", micros(f.From))
-	}
-	if !f.Until.IsZero() {
-		and("r.time < $%d", micros(f.Until))
-	}
-	states := f.Checked
-	if states == nil {
-		states = []Checked{Good}
-	}
-	for _, state := range states {
-		args = append(args, string(state))
-	}
-	where = append(where, "coalesce(r.checked, '') IN ("+placeholders(len(args)-len(states), len(states))+")")
 	order := "r.id"
 	if f.Newest {
 		order = "r.id DESC"
@@ -138,6 +117,59 @@ func (s *Store) Records(ctx context.Context, f Filter) ([]Record, error) {
 	rows.Close()
 	carried, err := s.carriedPage(ctx, f, limit)
 	return merged(list, carried, f.Newest, limit), err
+}
+
+// where are the conditions of a filter, and their arguments.
+func (f Filter) where() (where []string, args []any) {
+	and := func(condition string, arg any) {
+		args = append(args, arg)
+		where = append(where, fmt.Sprintf(condition, len(args)))
+	}
+	for _, c := range []struct{ column, value string }{
+		{"e.controller", f.Controller}, {"e.epoch", f.Epoch}, {"r.door", f.Door}, {"r.subject", f.Person}, {"r.visit", f.Visit}, {"r.decision", f.Decision},
+	} {
+		if c.value != "" {
+			and(c.column+" = $%d", c.value)
+		}
+	}
+	if !f.From.IsZero() {
+		and("r.time >= $%d", micros(f.From))
+	}
+	if !f.Until.IsZero() {
+		and("r.time < $%d", micros(f.Until))
+	}
+	in := func(expression string, values []any) {
+		args = append(args, values...)
+		where = append(where, expression+" IN ("+placeholders(len(args)-len(values), len(values))+")")
+	}
+	if len(f.Types) > 0 {
+		in("r.type", anys(f.Types))
+	}
+	states := f.Checked
+	if states == nil {
+		states = []Checked{Good}
+	}
+	in("coalesce(r.checked, '')", anys(states))
+	return where, args
+}
+
+// Count is how many records Records would list, without a limit. Carried ones are
+// not counted.
+func (s *Store) Count(ctx context.Context, f Filter) (n int64, err error) {
+	where, args := f.where()
+	err = s.r.QueryRowContext(ctx, `SELECT count(*) FROM records r JOIN epochs e ON e.id = r.log WHERE `+strings.Join(where, " AND "), args...).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("count records: %w", err)
+	}
+	return n, nil
+}
+
+func anys[T ~string](all []T) []any {
+	values := make([]any, len(all))
+	for i, v := range all {
+		values[i] = string(v)
+	}
+	return values
 }
 
 // placeholders is "$3, $4" for 2 after the first 2.

@@ -254,7 +254,7 @@ func TestRecordsAreFilteredAndPaged(t *testing.T) {
 		{Filter{Epoch: f.epoch, Limit: 2}, "n0 n1"},
 		{Filter{Door: "lab"}, "n1"},
 		{Filter{Person: "p-1"}, "n1 s2"},
-		{Filter{Type: string(visitorlog.EpochStarted)}, "n0 s0"},
+		{Filter{Types: []visitorlog.Type{visitorlog.EpochStarted, visitorlog.LogPruned}}, "n0 s0"},
 		{Filter{Decision: "denied"}, ""},
 		{Filter{From: f.record().Time}, ""},
 		{Filter{Until: f.record().Time, Controller: "south-1"}, "s0 s1 s2"},

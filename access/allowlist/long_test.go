@@ -1,0 +1,5 @@
+//go:build long
+
+package allowlist
+
+const long = true
