@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,17 +36,23 @@ type presented struct {
 
 // proofs are what somebody gave, and what of it is still possible.
 type proofs struct {
-	given    access.Factor
-	refused  access.Factor
-	duress   bool
-	failures int
-	outcomes []visitorlog.FactorOutcome
-	has      []bool // at each scanner of the door: something of the person was enrolled
-	decided  bool   // nothing more is waited for
-	over     bool   // nor was everything given
-	gone     bool   // somebody else stands there now
-	detail   string
+	given     access.Factor
+	refused   access.Factor
+	duress    bool
+	failures  int
+	outcomes  []visitorlog.FactorOutcome
+	has       []bool // at each scanner of the door: something of the person was enrolled
+	decided   bool   // nothing more is waited for
+	over      bool   // nor was everything given
+	gone      bool   // somebody else stands there now
+	detail    string
+	step      uint64        // of the TOTP that was given
+	with      *presented    // who passes together with them; nil: nobody
+	traces    []trace       // that the grant left in the log's state
+	used      []string      // what was used up
+	companion *access.Entry // by whom they pass, as was decided last; nil: nobody is needed
 	lockouts
+	kept
 }
 
 // outdated reports whether any part of p is of another version than that of the
@@ -68,8 +75,13 @@ func (p presented) renewed() presented {
 	case was == nil || is == nil:
 	case was.Person != is.Person: // whose is nothing but the card
 		n.given, n.outcomes, n.failures = own.given, own.outcomes, 0
-	case !(bytes.Equal(was.PIN, is.PIN) && bytes.Equal(was.DuressPIN, is.DuressPIN)):
-		n.given &^= access.PIN // which was compared with another
+	default: // what was compared with another counts no more
+		if !bytes.Equal(was.PIN, is.PIN) || !bytes.Equal(was.DuressPIN, is.DuressPIN) {
+			n.given &^= access.PIN
+		}
+		if !bytes.Equal(was.TOTP, is.TOTP) {
+			n.given &^= access.TOTP
+		}
 	}
 	if p.earlier != nil {
 		e := p.earlier.renewed()
@@ -86,11 +98,35 @@ func (d *Door) rules(side access.Direction) []access.Rule {
 	return d.cfg.Rules[side]
 }
 
+// swap makes whoever comes along the one whom the record is about.
+func (p *presented) swap() {
+	first := *p
+	*p = *first.with
+	p.with, first.with = &first, nil
+}
+
+// clone is p, with a companion of its own.
+func (p presented) clone() presented {
+	if p.with != nil {
+		with := *p.with
+		p.with = &with
+	}
+	return p
+}
+
 // decide answers for somebody, now. Whoever was identified in several ways is
 // let in only if each of them is good, and still names the same person.
 func (d *Door) decide(p *presented) access.Decision {
 	q := d.query(p)
+	p.companion = nil
+	if p.with != nil {
+		p.companion = p.with.entry
+		q.Company = []*access.Entry{p.companion}
+	}
 	dec := access.Decide(&q)
+	if dec.Reason == access.ReasonEscortMissing && p.with == nil && !p.over {
+		dec = d.led(p, &q, dec)
+	}
 	for e := p.earlier; e != nil && dec.Granted && !dec.BreakGlass; e = e.earlier {
 		if q.Entry = e.entry; q.Entry != nil && q.Entry.Person != p.entry.Person {
 			q.Entry = nil
@@ -104,6 +140,49 @@ func (d *Door) decide(p *presented) access.Decision {
 	return dec
 }
 
+// decideAll is decide of somebody and of whoever comes along: they pass together
+// or not at all. Who breaks the glass takes nobody along. Of the two, the one who
+// does that, or is denied, comes first afterwards.
+func (d *Door) decideAll(p *presented) access.Decision {
+	dec := d.decide(p)
+	if p.with == nil {
+		return dec
+	}
+	p.with.with = p
+	other := d.decide(p.with)
+	p.with.with = nil
+	if dec.Granted && other.Granted && !dec.BreakGlass && !other.BreakGlass {
+		return dec
+	}
+	for range 2 { // and each is themselves again
+		solo := *p
+		solo.with = nil
+		if dec := d.decide(&solo); dec.BreakGlass {
+			p.leaveBehind()
+			return dec
+		}
+		p.swap()
+	}
+	if !other.Granted && (dec.Granted || alone(dec) && !alone(other)) {
+		p.swap()
+		return other
+	}
+	return dec
+}
+
+// leaveBehind lets nobody come along.
+func (p *presented) leaveBehind() {
+	if e := p.with.entry; e != nil {
+		p.detail = sentences(p.detail, e.Person+" was there, too, and is not let in by this")
+	}
+	p.with, p.companion = nil, nil
+}
+
+// alone reports whether somebody is denied for want of company.
+func alone(dec access.Decision) bool {
+	return dec.Reason == access.ReasonEscortMissing || dec.Reason == access.ReasonSecondMissing
+}
+
 func (d *Door) query(p *presented) access.Query {
 	wall, clock := d.cfg.Clock.Now()
 	q := access.Query{
@@ -114,11 +193,28 @@ func (d *Door) query(p *presented) access.Query {
 		Rules: d.rules(p.side), Given: p.given, Refused: p.refused, Over: p.decided,
 		Duress: p.duress, DuressOpens: d.cfg.DuressOpens,
 		PersonLocked: p.personLocked, ReaderLocked: p.readerLocked,
+		Site: d.site(),
 	}
+	q.Situation = d.situation(p, q.Site)
 	if q.Rules != nil || q.Given != access.Badge {
 		q.Possible, q.Weak = d.possible(p), d.weak(p.side)
 	}
 	return q
+}
+
+// situation is how things stand at the door for somebody, but for company.
+func (d *Door) situation(p *presented, site *access.Door) access.Situation {
+	s := access.Situation{
+		Threat: d.cfg.Neighbours.level(), Disabled: d.whyDisabled(),
+		Where: p.where, Begun: p.begun, CodeUsed: p.codeUsed,
+	}
+	if site != nil {
+		s.Interlocked = d.cfg.Neighbours.inTheWay(site.Interlock)
+		if site.Into != nil && p.side == access.In {
+			s.Occupants = p.others(site.Into.Name, p.with)
+		}
+	}
+	return s
 }
 
 // draft is the decision's record.
@@ -137,9 +233,16 @@ func (d *Door) draft(p *presented, dec access.Decision) visitorlog.Draft {
 		Factors: p.given.Names(),
 		Foreign: p.foreign,
 		Detail:  sentences(p.unread, p.detail),
+		Area:    area(d.site()),
+		Used:    p.used,
 	}}
+	if w := p.with; w != nil && w.entry != nil {
+		draft.Data.Used = slices.Concat(p.used, w.used)
+		draft.Data.Detail = sentences(draft.Data.Detail, fmt.Sprintf("%s gave %s at %s", w.entry.Person, w.given, w.reader))
+	}
 	if dec.Granted {
 		draft.Type, draft.Data.Decision = visitorlog.DecisionGranted, "granted"
+		draft.Data.Against, draft.Data.Company = dec.Against, companions(p)
 	}
 	if outcomes := append(p.outcomes[:len(p.outcomes):len(p.outcomes)], d.absent(p, dec)...); len(outcomes) > 1 {
 		draft.Data.Outcomes = outcomes
@@ -158,12 +261,27 @@ func (p *presented) grant(dec access.Decision) *Grant {
 	}
 	g := &Grant{Person: p.recognised, Reader: p.reader, Direction: p.side, BreakGlass: dec.BreakGlass, At: p.at}
 	if e := p.entry; e != nil {
-		g.Person, g.Kind, g.Extended = e.Person, e.Kind, e.Extended
+		g.Person, g.Kind, g.Extended, g.Clearance = e.Person, e.Kind, e.Extended, e.Clearance
 	}
 	if g.Person == "" {
 		return nil // nobody whom an alarm could be about
 	}
+	g.traces = p.traces
 	return g
+}
+
+// grants are the grant of somebody, and that of whoever comes along.
+func (d *Door) grants(p *presented, dec access.Decision) (g, with *Grant) {
+	name := area(d.site())
+	if g = p.grant(dec); g != nil {
+		g.Area = name
+	}
+	if p.with != nil {
+		if with = p.with.grant(dec); with != nil {
+			with.Area, with.BreakGlass = name, false
+		}
+	}
+	return g, with
 }
 
 // breaksGlass reports whether the badge of somebody does. Their finger does not.
@@ -176,6 +294,22 @@ type appended struct {
 	entry    visitorlog.Entry
 	err      error
 	more     string // what was counted before
+	heard    func() // to be called when the machine has heard of a grant, or will not; nil: there is none
+}
+
+// done lets the other doors go on by what this one's machine says.
+func (a *appended) done() {
+	if a.heard != nil {
+		a.heard()
+	}
+}
+
+// traces are what the grants left.
+func (a *appended) traces() []trace {
+	if a.who.with == nil {
+		return a.who.traces
+	}
+	return slices.Concat(a.who.traces, a.who.with.traces)
 }
 
 var errDiskBusy = errors.New("too much waits for the disk")
@@ -184,9 +318,18 @@ var errDiskBusy = errors.New("too much waits for the disk")
 // does not wait longer than Patience for the record.
 func (d *Door) judge(ctx context.Context, who presented) {
 	who.decided = true
-	first := d.decide(&who)
+	if w := who.with; w != nil {
+		w.decided = true
+		if w.at.Before(who.at) {
+			w.at = who.at // when both were there
+		}
+		if w.entry.Escorted && !who.entry.Escorted {
+			who.swap() // the record is the visitor's
+		}
+	}
+	first := d.decideAll(&who)
 	more := ""
-	if !first.Granted && !who.duress && !d.mayCount(&who) {
+	if !first.Granted && who.with == nil && !who.duress && !d.mayCount(&who) {
 		// A reader that chatters must not fill the log: what is denied too
 		// often is counted. A grant is never counted only.
 		p := d.late(&who, first)
@@ -195,7 +338,7 @@ func (d *Door) judge(ctx context.Context, who presented) {
 		if more, ok = d.records.offer(p); !ok {
 			d.post(ctx, func(l *loop) {
 				l.counts.Coalesced++
-				l.decided(&who, first, nil, "coalesced", true)
+				l.decided(&who, first, nil, nil, "coalesced", true)
 			})
 			return
 		}
@@ -208,10 +351,10 @@ func (d *Door) judge(ctx context.Context, who presented) {
 		return
 	}
 	result := make(chan appended, 1)
+	mine, reserved := who.clone(), first.Granted && who.breaksGlass()
 	d.parts.Go(func() {
 		defer func() { <-d.slow }()
-		reserved := first.Granted && who.breaksGlass()
-		result <- d.append(ctx, who, reserved, more)
+		result <- d.append(ctx, mine, reserved, more)
 	})
 
 	delayed := time.NewTimer(delayedAfter)
@@ -228,7 +371,13 @@ func (d *Door) judge(ctx context.Context, who presented) {
 				d.postEvent(ctx, DecisionDelayed{})
 			}
 		case <-giveUp.C:
-			d.unrecorded(ctx, &who, more, fmt.Errorf("a record took longer than %v", Patience), result)
+			later := make(chan appended, 1)
+			d.parts.Go(func() {
+				a := <-result
+				a.done() // it opened nothing
+				later <- a
+			})
+			d.unrecorded(ctx, &who, more, fmt.Errorf("a record took longer than %v", Patience), later)
 			return
 		}
 	}
@@ -244,12 +393,20 @@ func (d *Door) append(ctx context.Context, who presented, reserved bool, more st
 	err := guard(func() (err error) {
 		a.entry, err = write(ctx, func(tx *visitorlog.Tx) (visitorlog.Draft, error) {
 			wall, _ := d.cfg.Clock.Now()
-			if a.who.outdated(d.cfg.Allowlist.Policy(wall).Version) {
+			version := d.cfg.Allowlist.PolicyAt(d.cfg.Name, wall).Version
+			if a.who.outdated(version) {
 				a.who = a.who.renewed() // a new allowlist came in between
+			}
+			if w := a.who.with; w != nil && w.outdated(version) {
+				with := w.renewed()
+				a.who.with = &with
 			}
 			dec, locked, err := d.settle(tx, &a.who)
 			if err != nil {
 				return visitorlog.Draft{}, err
+			}
+			if dec.Granted {
+				a.heard = d.cfg.Neighbours.open(d.cfg.Name)
 			}
 			a.decision = dec
 			draft := d.draft(&a.who, dec)
@@ -258,7 +415,9 @@ func (d *Door) append(ctx context.Context, who presented, reserved bool, more st
 		})
 		return err
 	})
-	a.err = err
+	if a.err = err; err != nil {
+		a.done()
+	}
 	return a
 }
 
@@ -268,13 +427,16 @@ func (d *Door) answer(ctx context.Context, a appended) {
 		d.unrecorded(ctx, &a.who, a.more, a.err, nil)
 		return
 	}
-	g := a.who.grant(a.decision)
-	if g != nil {
-		g.Sequence, g.Durable = a.entry.Seq, true
+	g, with := d.grants(&a.who, a.decision)
+	for _, g := range []*Grant{g, with} {
+		if g != nil {
+			g.Sequence, g.Durable = a.entry.Seq, true
+		}
 	}
 	d.post(ctx, func(l *loop) {
 		l.fault("log", nil)
-		l.decided(&a.who, a.decision, g, "seq", a.entry.Seq)
+		l.decided(&a.who, a.decision, g, with, "seq", a.entry.Seq)
+		a.done()
 	})
 }
 
@@ -285,41 +447,57 @@ func (d *Door) unrecorded(ctx context.Context, who *presented, more string, err 
 	if ctx.Err() != nil {
 		return // the controller stops: nothing was decided
 	}
-	dec := d.decide(who)
+	dec := d.decideAll(who)
 	if dec.Granted && who.breaksGlass() {
 		// Not a cause of Decide's, but the glass is broken here too.
 		dec.BreakGlass, dec.Reason = true, access.ReasonGrantedBreakGlass
 	}
 	p := d.late(who, dec)
 	p.draft.Data.Detail = sentences(p.draft.Data.Detail, more)
-	p.decides, p.result, p.reserved = who.grant(dec), result, dec.BreakGlass
+	g, with := d.grants(who, dec)
+	p.decides, p.with, p.result, p.reserved = g, with, result, dec.BreakGlass
 	d.post(ctx, func(l *loop) {
 		l.records.add(p) // before whatever follows from it
 		l.fault("log", err)
-		l.decided(who, dec, p.decides, "error", err)
+		l.decided(who, dec, g, with, "error", err)
 	})
 }
 
 // late is a decision's record that is written after it. Failures count from
-// then on.
+// then on, and whoever broke the glass is where they went.
 func (d *Door) late(who *presented, dec access.Decision) *pending {
 	wall, _ := d.cfg.Clock.Now()
 	p := &pending{at: time.Now(), wall: wall, draft: d.draft(who, dec)}
-	if who.failures > 0 && d.counts() {
-		counted := *who
-		p.also = func(tx *visitorlog.Tx) (detail string, err error) {
-			if counted.lockouts, err = d.lockouts(&counted, tx.Get); err != nil {
+	moved := dec.BreakGlass && d.keeps(who)
+	if !moved && (who.failures == 0 || !d.counts()) {
+		return p
+	}
+	counted := *who
+	p.also = func(tx *visitorlog.Tx) (detail string, err error) {
+		if counted.kept, err = d.recall(&counted, tx.Get); err != nil {
+			return "", err
+		}
+		if moved {
+			counted.traces = nil
+			if err := d.leave(tx, &counted); err != nil {
 				return "", err
 			}
-			return d.count(tx, &counted, dec)
+			p.decides.lateTraces = counted.traces
 		}
+		if counted.failures == 0 {
+			return "", nil
+		}
+		if counted.lockouts, err = d.lockouts(&counted, tx.Get); err != nil {
+			return "", err
+		}
+		return d.count(tx, &counted, dec)
 	}
 	return p
 }
 
 // decided counts a decision and steps. The strike does not wait for the line
 // about it in the program's own log.
-func (l *loop) decided(who *presented, dec access.Decision, g *Grant, more ...any) {
+func (l *loop) decided(who *presented, dec access.Decision, g, with *Grant, more ...any) {
 	l.said = sync.OnceFunc(func() { l.logDecision(who, dec, more...) })
 	defer l.said()
 	l.last = time.Now()
@@ -332,8 +510,15 @@ func (l *loop) decided(who *presented, dec access.Decision, g *Grant, more ...an
 		l.outcomes[o]++
 	}
 	l.sourcesOf(who)
+	if dec.Granted {
+		l.goesBefore(who, g)
+		if with != nil {
+			l.goesBefore(who.with, with)
+		}
+	}
 	l.step(Decided{
 		Granted: dec.Granted, Grant: g, Duress: who.duress && g != nil, Gone: who.gone,
+		With: with, WithDuress: with != nil && who.with.duress,
 		TooLate: time.Since(who.at) > Patience,
 	})
 }
@@ -358,6 +543,9 @@ func (d *Door) logDecision(who *presented, dec access.Decision, more ...any) {
 	}
 	if who.foreign {
 		more = append(more, "foreign", true)
+	}
+	if c := who.companion; c != nil && dec.Granted {
+		more = append(more, "with", c.Person)
 	}
 	if who.given.Count() > 1 {
 		more = append(more, "factors", who.given.String())

@@ -90,7 +90,14 @@ type Allowlist interface {
 	// Rules are those of a door for the way in or out; nil where the policy says
 	// nothing of that.
 	Rules(door string, side access.Direction) []access.Rule
-	Policy(now time.Time) access.Policy
+	// Site is what is asked at a door beside factors; nil: nothing. It may not be
+	// changed.
+	Site(door string) *access.Door
+	// Code is the entry of a one-time code, by its digits, '0' to '9'; nil: there is
+	// no such code.
+	Code(digits []byte) (*access.Entry, error)
+	// PolicyAt names what is served, by the door's own ladder of age.
+	PolicyAt(door string, now time.Time) access.Policy
 }
 
 // Enrolled knows what was enrolled of people at scanners.
@@ -172,7 +179,8 @@ type Config struct {
 	FactorWindow time.Duration // from one factor to the next; 0: 10 s
 	DuressOpens  bool          // to whoever is threatened; it alarms either way
 	Limits       access.Limits // of failures
-	Secrets      Secrets       // nil: where nobody is ever locked out
+	Secrets      Secrets       // nil: where nobody is ever locked out, nor in an area
+	Neighbours   *Neighbours   // of the controller; nil: the door has none
 }
 
 // DefaultFactorWindow is how long somebody has for the next factor.
@@ -189,7 +197,11 @@ type Door struct {
 	sides    map[access.Direction]*side
 	scanners []*scanner
 	ran      atomic.Bool
-	lockdown atomic.Bool // for decisions: as early as it is known
+	lockdown atomic.Bool             // for decisions: as early as it is known
+	disabled atomic.Pointer[string]  // why, by order; nil: not known yet
+	traces   atomic.Pointer[[]trace] // of those whose passage is awaited
+	codes    codes
+	wake     chan struct{} // to look at what others have changed
 	status   atomic.Pointer[Status]
 	records  *recorder
 	slow     chan struct{} // a token for whatever waits for the disk
@@ -236,6 +248,14 @@ func New(cfg Config) (*Door, error) {
 		ended: make(chan struct{}),
 		sides: map[access.Direction]*side{access.In: {}, access.Out: {}},
 		slow:  make(chan struct{}, slowWaits),
+		wake:  make(chan struct{}, 1),
+	}
+	d.traces.Store(new([]trace))
+	if d.cfg.Neighbours == nil {
+		d.cfg.Neighbours = NewNeighbours()
+	}
+	if err := d.cfg.Neighbours.join(cfg.Name, d.poke); err != nil {
+		return nil, err
 	}
 	for i := range d.cfg.Scanners {
 		d.scanners = append(d.scanners, &scanner{ScannerConfig: &d.cfg.Scanners[i], turn: make(chan struct{}, 1), doubts: make(chan error, 1)})
@@ -302,6 +322,7 @@ func (d *Door) Run(ctx context.Context) (err error) {
 	}()
 
 	l.step(Started{})
+	kept := d.readKept(inner)
 	recorder.Go(func() { d.records.run(recording, d.reportLog(inner)) })
 	if d.cfg.Indicator != nil {
 		d.parts.Go(func() { d.indicate(inner, l.shows) })
@@ -310,6 +331,7 @@ func (d *Door) Run(ctx context.Context) (err error) {
 	for _, s := range d.scanners {
 		d.parts.Go(func() { d.watchScanner(inner, s) })
 	}
+	known = d.both(kept, known)
 	d.parts.Go(func() {
 		select {
 		case <-known:
@@ -322,7 +344,8 @@ func (d *Door) Run(ctx context.Context) (err error) {
 			d.parts.Go(func() { d.watchHealth(inner, &d.cfg.Readers[i]) })
 		}
 		d.parts.Go(func() {
-			// Nobody is let in before it is known whether there is a lockdown.
+			// Nobody is let in before it is known whether there is a lockdown, or the
+			// door is disabled.
 			select {
 			case <-known:
 				d.read(inner, &d.cfg.Readers[i])
@@ -390,6 +413,10 @@ type loop struct {
 	keys     map[string]uint64 // keypad bursts of each reader
 	outcomes map[visitorlog.FactorOutcome]uint64
 	likely   map[string]string // what is likely wrong with the wires of a reader
+	blind    bool              // what orders left cannot be read
+	freeing  bool              // a record that the door is free for everybody is being written
+	freeAt   time.Time         // no earlier is it tried again
+	lookAt   time.Time         // when to look again at what no event tells; zero: never
 }
 
 func newLoop(d *Door) *loop {
@@ -412,7 +439,8 @@ func (l *loop) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		if next := earlier(l.m.Next(), l.retryAt); next.IsZero() {
+		l.look()
+		if next := earlier(earlier(l.m.Next(), l.retryAt), l.lookAt); next.IsZero() {
 			timer.Stop()
 		} else {
 			timer.Reset(time.Until(next))
@@ -424,6 +452,7 @@ func (l *loop) run(ctx context.Context) {
 			return
 		case f := <-l.work:
 			f(l)
+		case <-l.wake:
 		case <-timer.C:
 			l.step(Tick{}) // first: it may end the time for which the strike is tried again
 			if !l.retryAt.IsZero() && !time.Now().Before(l.retryAt) {
@@ -471,6 +500,8 @@ func (l *loop) stepOnce(ev Event) {
 			l.sides[c.Attempt.Side].asked.Store(&c.Attempt)
 		case StopAsking:
 			l.sides[c.Side].asked.Store(nil)
+		case Await:
+			l.sides[c.Side].waiting.Store(len(c.Attempts) > 0)
 		case Conclude:
 			l.conclude(c)
 		}
@@ -502,6 +533,15 @@ func (l *loop) record(now time.Time, c Record) *pending {
 		p.draft.Data.Kind = g.Kind
 	}
 	switch c.Type {
+	case visitorlog.PassageEntered, visitorlog.PassageLeft:
+		p.draft.Data.Area = c.Grant.Area
+	case visitorlog.PassageNotEntered:
+		l.stayed(c.Grant)
+		if len(c.Grant.traces) > 0 || !c.Grant.Durable {
+			p.also = takesBack(c.Grant)
+		}
+	case visitorlog.FreeAccess:
+		p.also = func(tx *visitorlog.Tx) (string, error) { return "", tx.Set(freeStates+l.cfg.Name, nil) }
 	case visitorlog.BreakGlass:
 		p.reserved = true
 	case visitorlog.DoorForced, visitorlog.DoorHeld, visitorlog.DoorClosed, visitorlog.RequestToExit, visitorlog.Tamper:

@@ -13,8 +13,10 @@ import (
 
 // side is what is known of one side of the door before the loop is asked.
 type side struct {
-	asked atomic.Pointer[Attempt] // nil: nothing is asked for
-	loan  atomic.Pointer[Loan]
+	asked   atomic.Pointer[Attempt] // nil: nothing is asked for
+	waiting atomic.Bool             // somebody waits for company
+	gone    atomic.Pointer[[]leader]
+	loan    atomic.Pointer[Loan]
 }
 
 // proved notes a factor that somebody gave.
@@ -93,8 +95,13 @@ func (d *Door) possible(p *presented) access.Factor {
 			continue
 		}
 		f |= r.Factor
-		if r.Keypad != "" && p.entry != nil && len(p.entry.PIN) > 0 {
-			f |= access.PIN
+		if r.Keypad != "" && p.entry != nil {
+			if len(p.entry.PIN) > 0 {
+				f |= access.PIN
+			}
+			if _, clock := d.cfg.Clock.Now(); len(p.entry.TOTP) > 0 && clock != access.ClockUnset {
+				f |= access.TOTP
+			}
 		}
 	}
 	for i, s := range d.scanners {
@@ -173,23 +180,31 @@ func (d *Door) taker(p *presented, factor string) string {
 		}
 	}
 	for _, r := range d.cfg.Readers {
-		if r.Direction == p.side && (r.Factor.String() == factor || r.Keypad != "" && access.PIN.String() == factor) {
+		if r.Direction == p.side && (r.Factor.String() == factor || r.Keypad != "" && atKeypad(factor)) {
 			return r.Name
 		}
 	}
 	return p.reader
 }
 
+// atKeypad reports whether a factor is given at a keypad.
+func atKeypad(factor string) bool {
+	return factor == access.PIN.String() || factor == access.TOTP.String() || factor == access.OneTimeCode.String()
+}
+
 // admit takes somebody who was identified. If nothing more is to be asked for,
 // and nothing is, the decision does not wait for the loop.
 func (d *Door) admit(ctx context.Context, who *presented) {
+	side := d.sides[who.side]
+	d.lookUpKept(ctx, who)
 	first := d.decide(who)
 	if first.Reason == access.ReasonFactorMissing || first.Reason == access.ReasonFactorUnavailable {
 		d.lookUpEnrolled(ctx, who) // which nobody else waits for
 		d.lookUpLockouts(ctx, who)
 		first = d.decide(who)
 	}
-	if first.More == 0 && !who.bearsOn(d.sides[who.side].asked.Load(), first) {
+	company := first.Together || who.entry != nil && side.waiting.Load()
+	if first.More == 0 && !company && !who.bearsOn(side.asked.Load(), first) {
 		d.judge(ctx, *who)
 		return
 	}
@@ -233,6 +248,8 @@ func (l *loop) identified(who *presented) {
 	case ok && who.answers(&a):
 		// It was asked for somebody's own, and saw somebody else's.
 		l.step(Failed{a.Side, a.ID, who.factor, who.by, visitorlog.OutcomeNoMatch})
+	case l.goesOnWaiting(who):
+		l.prove(who)
 	case who.entry == nil: // and what they would have answered is over
 		l.judgeAside(*who)
 	default:
@@ -241,7 +258,7 @@ func (l *loop) identified(who *presented) {
 }
 
 // given lets the machine gather a factor that an attempt asked for.
-func (l *loop) given(asked *Attempt, f access.Factor, by string, duress bool, at time.Time) {
+func (l *loop) given(asked *Attempt, f access.Factor, by string, duress bool, step uint64, at time.Time) {
 	a, ok := l.attempt(asked.Side)
 	if !ok || a.ID != asked.ID {
 		return
@@ -251,6 +268,7 @@ func (l *loop) given(asked *Attempt, f access.Factor, by string, duress bool, at
 	who.factor, who.by, who.at = f, by, at
 	who.given |= f
 	who.duress = who.duress || duress
+	who.step = max(who.step, step)
 	if !a.Given.Has(f) {
 		who.refused = 0
 	}
@@ -291,10 +309,17 @@ func (p *presented) without(reader string) *presented {
 
 // prove tells the machine of somebody who gave one more factor.
 func (l *loop) prove(who *presented) {
-	l.step(Proved{
+	dec := l.decide(who)
+	ev := Proved{
 		Side: who.side, Person: who.entry.Person, Factor: who.factor, Reader: who.by, Duress: who.duress,
-		More: l.decide(who).More, Tries: l.tries(who.lockouts), who: who,
-	})
+		More: dec.More, Tries: l.tries(who.lockouts), Clearance: who.entry.Clearance, who: who,
+	}
+	if ev.More == 0 {
+		if ev.With = l.joins(who, dec); ev.With == 0 && dec.Together {
+			ev.Together = l.together()
+		}
+	}
+	l.step(ev)
 }
 
 // reconsider looks again at what the attempts ask for: a scanner may have
@@ -311,6 +336,7 @@ func (l *loop) reconsider() {
 			l.step(Reconsidered{side, a.ID, more})
 		}
 	}
+	l.reconsiderWaiting()
 }
 
 // conclude has an attempt decided and recorded.
@@ -318,13 +344,18 @@ func (l *loop) conclude(c Conclude) {
 	who := *c.Attempt.who
 	who.resume(c.Attempt)
 	who.over, who.gone, who.detail = c.Over, c.Gone, c.Detail
+	if c.With != nil {
+		with := *c.With.who
+		with.resume(c.With)
+		who.with = &with
+	}
 	if l.stopping { // there is no time left to wait for the disk
 		who.decided = true
-		dec := l.decide(&who)
+		dec := l.decideAll(&who)
 		p := l.late(&who, dec)
-		p.decides = who.grant(dec)
+		p.decides, p.with = l.grants(&who, dec)
 		l.records.add(p)
-		l.decided(&who, dec, p.decides)
+		l.decided(&who, dec, p.decides, p.with)
 		return
 	}
 	l.judgeAside(who)

@@ -103,7 +103,7 @@ func (d *Door) lockouts(p *presented, get func(key string) ([]byte, error)) (k l
 // tooMany are as many failures now as lock out.
 func tooMany(now access.Moment, after int) (f access.Failures) {
 	for range after {
-		f = f.Add(now, 0)
+		f = f.Add(now, after, 0)
 	}
 	return f
 }
@@ -129,7 +129,7 @@ func (d *Door) lookUpLockouts(ctx context.Context, p *presented) {
 func (d *Door) tries(k lockouts) int {
 	limits, now := d.cfg.Limits, d.cfg.Clock.Moment()
 	for n := 1; n < Tries; n++ {
-		k.person, k.reader = k.person.Add(now, limits.For), k.reader.Add(now, limits.For)
+		k.person, k.reader = k.person.Add(now, limits.PersonAfter, limits.For), k.reader.Add(now, limits.ReaderAfter, limits.For)
 		if k.person.Locked(now, limits.PersonAfter, limits.For) || k.reader.Locked(now, limits.ReaderAfter, limits.For) {
 			return n
 		}
@@ -146,12 +146,37 @@ func (d *Door) mayCount(p *presented) bool {
 // settle decides within the transaction of the decision's record, and keeps
 // there what follows from it for the next one.
 func (d *Door) settle(tx *visitorlog.Tx, p *presented) (dec access.Decision, detail string, err error) {
-	if p.lockouts, err = d.lockouts(p, tx.Get); err != nil {
-		return access.Decision{}, "", err
+	both := []*presented{p}
+	if p.with != nil {
+		both = append(both, p.with)
 	}
-	dec = d.decide(p)
-	detail, err = d.count(tx, p, dec)
-	return dec, detail, err
+	for _, p := range both {
+		p.used, p.traces = nil, nil
+		if p.lockouts, err = d.lockouts(p, tx.Get); err != nil {
+			return dec, "", err
+		}
+		if p.kept, err = d.recall(p, tx.Get); err != nil {
+			return dec, "", err
+		}
+		if err = d.spend(tx, p); err != nil {
+			return dec, "", err
+		}
+	}
+	dec = d.decideAll(p)
+	if p.with != nil {
+		both = []*presented{p, p.with} // in whichever order they are now
+	}
+	for _, p := range both {
+		more, err := d.count(tx, p, dec)
+		if err == nil && dec.Granted {
+			err = d.leave(tx, p)
+		}
+		if err != nil {
+			return dec, "", err
+		}
+		detail = sentences(sentences(detail, more), p.damaged)
+	}
+	return dec, detail, nil
 }
 
 // count counts what failed, and forgives the person and the reader where somebody
@@ -164,7 +189,7 @@ func (d *Door) count(tx *visitorlog.Tx, p *presented, dec access.Decision) (deta
 	fail := func(whose string, f access.Failures, damaged bool, after int, set func(access.Failures) error) error {
 		switch {
 		case damaged && after > 0:
-			detail = sentences(detail, fmt.Sprintf("what was kept of the %s's failures is damaged: the %[1]s is locked out for %v", whose, limits.For))
+			detail = sentences(detail, fmt.Sprintf("what was kept of the %s's failures is damaged: the %[1]s is locked out for %v", whose, f.Lasts(limits.For)))
 			return set(f)
 		case dec.Granted && p.given&^access.Badge != 0 && len(f.Bytes()) > 0:
 			return set(access.Failures{})
@@ -172,10 +197,10 @@ func (d *Door) count(tx *visitorlog.Tx, p *presented, dec access.Decision) (deta
 			return nil // a lock-out is not made longer, or whoever comes by could make it last
 		}
 		for range p.failures {
-			f = f.Add(now, limits.For)
+			f = f.Add(now, after, limits.For)
 		}
 		if f.Locked(now, after, limits.For) {
-			detail = sentences(detail, fmt.Sprintf("too many failures: the %s is locked out for %v", whose, limits.For))
+			detail = sentences(detail, fmt.Sprintf("too many failures: the %s is locked out for %v", whose, f.Lasts(limits.For)))
 		}
 		return set(f)
 	}

@@ -21,8 +21,15 @@ import (
 type book struct {
 	*visitorlog.Log
 	*journal
-	mu  sync.Mutex
-	err error
+	mu    sync.Mutex
+	err   error
+	hangs <-chan struct{} // until it is closed; nil: not
+}
+
+func (b *book) hang(until <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hangs = until
 }
 
 func (b *book) fail(err error) {
@@ -43,8 +50,11 @@ type appendFunc = func(context.Context, func(*visitorlog.Tx) (visitorlog.Draft, 
 
 func (b *book) note(do appendFunc, ctx context.Context, write func(*visitorlog.Tx) (visitorlog.Draft, error)) (visitorlog.Entry, error) {
 	b.mu.Lock()
-	err := b.err
+	err, hangs := b.err, b.hangs
 	b.mu.Unlock()
+	if hangs != nil {
+		<-hangs
+	}
 	if err != nil {
 		return visitorlog.Entry{}, err
 	}
@@ -177,7 +187,8 @@ func TestALockOutOutlivesARestart(t *testing.T) {
 		// Another boot, and nobody knows what time it is.
 		time.Sleep(time.Hour)
 		v, _ = locking(t, dir, s, limits, func(v *vault) {
-			v.clock.boot, v.clock.booted, v.clock.unset = "boot-2", time.Now(), true
+			v.clock.boot, v.clock.booted = "boot-2", time.Now()
+			v.clock.unset.Store(true)
 		})
 		v.swipe(adasCard)
 		v.answered("denied ada person_locked_out")
@@ -424,7 +435,7 @@ func TestWhoIsLockedOutNowIsNamed(t *testing.T) {
 		then.Wall, then.Uptime = now.Wall.Add(-ago), now.Uptime-ago
 		var f access.Failures
 		for range times {
-			f = f.Add(then, limits.For)
+			f = f.Add(then, limits.PersonAfter, limits.For)
 		}
 		return f
 	}

@@ -19,6 +19,8 @@ const (
 	Grace = 500 * time.Millisecond
 	// SignalFor is how long denied and fault are shown.
 	SignalFor = 2 * time.Second
+	// IdentifyFor is how long a door shows which one it is.
+	IdentifyFor = 15 * time.Second
 )
 
 // Times are a door's times.
@@ -73,9 +75,13 @@ type Grant struct {
 	Direction  access.Direction
 	Extended   bool
 	BreakGlass bool
-	At         time.Time // when the last factor was given
+	Clearance  access.Threat // the highest threat at which it opens the way in
+	Area       string        // that the passage is into, or out of
+	At         time.Time     // when the last factor was given
 
-	late *uint64 // the sequence of a record that was written late; the recorder's own
+	traces     []trace // in the log's state, to be taken back if nobody passes
+	late       *uint64 // the sequence of a record that was written late; the recorder's own
+	lateTraces []trace // what it left; the recorder's own
 }
 
 // Pattern is what an indicator shows.
@@ -96,6 +102,9 @@ const (
 	AskPIN         Pattern = "ask_pin"
 	AskFingerprint Pattern = "ask_fingerprint"
 	AskIris        Pattern = "ask_iris"
+	AskCompany     Pattern = "ask_company" // of another person, to pass together with
+
+	ShowDoor Pattern = "identify" // which door it is, to somebody who looks for it
 )
 
 // Contact is what is known of the door leaf.
@@ -122,7 +131,10 @@ type (
 	Decided struct {
 		Granted bool
 		Grant   *Grant // nil unless Granted or Duress
-		Duress  bool   // the person is threatened: nothing at the door may show it
+		// With is the same of whoever passes together with that person; nil: nobody.
+		With       *Grant
+		Duress     bool // the person is threatened: nothing at the door may show it
+		WithDuress bool // the other one is
 		// Gone means that somebody else stands there now: a denial is not shown.
 		Gone bool
 		// TooLate means that nobody can be expected to wait any longer.
@@ -138,6 +150,21 @@ type (
 	// moves nothing: people leave by the handle.
 	ExitRequested   struct{ Active bool }
 	LockdownChanged struct{ Active bool }
+	// ThreatChanged is another level of threat. It is recorded where it was ordered.
+	ThreatChanged struct{ Level access.Threat }
+	// DisabledChanged says whether nobody passes for the time being.
+	DisabledChanged struct{ Active bool }
+	// FreeBegan unlocks the door for everybody, until FreeEnded or whatever else ends
+	// it. Its record is durable, and the end makes another.
+	FreeBegan struct{}
+	FreeEnded struct{ Why string }
+	// UnlockOrdered unlocks the door once, on somebody's order, which is recorded.
+	UnlockOrdered struct {
+		Grant   *Grant // of nobody
+		TooLate bool   // nobody can be expected to wait any longer
+	}
+	// IdentifyOrdered has the indicator show which door it is.
+	IdentifyOrdered struct{}
 	TamperChanged   struct{ Active bool }
 	// FaultChanged says whether any part of the door is broken.
 	FaultChanged struct{ Active bool }
@@ -156,6 +183,12 @@ func (Closed) event()          {}
 func (ContactLost) event()     {}
 func (ExitRequested) event()   {}
 func (LockdownChanged) event() {}
+func (ThreatChanged) event()   {}
+func (DisabledChanged) event() {}
+func (FreeBegan) event()       {}
+func (FreeEnded) event()       {}
+func (UnlockOrdered) event()   {}
+func (IdentifyOrdered) event() {}
 func (TamperChanged) event()   {}
 func (FaultChanged) event()    {}
 func (Stopped) event()         {}
@@ -193,7 +226,10 @@ func (Alarm) command()  {}
 // State is what can be seen of a machine.
 type State struct {
 	Locked   bool
-	Until    time.Time // when it relocks, unless Locked
+	Until    time.Time // when it relocks, unless Locked or Free
+	Free     bool      // unlocked for everybody
+	Threat   access.Threat
+	Disabled bool
 	Contact  Contact
 	Forced   bool
 	Held     bool
@@ -222,18 +258,22 @@ type State struct {
 //     have been opened by anybody: it is not forced, but may be held.
 //   - Without a contact, or while it is broken, nothing is recorded of a
 //     passage, nor are forced and held doors noticed.
+//   - While the door is free for everybody it may stand open; who presents a
+//     badge is decided about and recorded as ever.
 type Machine struct {
-	times    Times
-	contact  Contact
-	unlocked bool
-	until    time.Time // of unlocked
-	waiting  []*Grant  // whose passage is not known yet
+	times   Times
+	contact Contact
+	until   time.Time // it is unlocked for grants; zero: it is not
+	free    bool      // it is unlocked for everybody
+	waiting []*Grant  // whose passage is not known yet
 	// grace is when an opening stops to count as authorised though the door
 	// is locked, and when those in waiting have not entered. Zero: it has.
 	grace    time.Time
 	exit     bool // the request to exit is active
 	exitEnds time.Time
 	lockdown bool
+	threat   access.Threat
+	disabled bool
 	tamper   bool
 	fault    bool
 	forced   bool
@@ -266,8 +306,12 @@ func NewMachine(t Times, window time.Duration, hasContact bool) *Machine {
 
 // State is the machine's present state.
 func (m *Machine) State() State {
-	s := State{
-		Locked:   !m.unlocked,
+	return State{
+		Locked:   !m.unlocked(),
+		Until:    m.until,
+		Free:     m.free,
+		Threat:   m.threat,
+		Disabled: m.disabled,
 		Contact:  m.contact,
 		Forced:   m.forced,
 		Held:     m.held,
@@ -276,24 +320,46 @@ func (m *Machine) State() State {
 		Tamper:   m.tamper,
 		Pattern:  m.shown,
 	}
-	if m.unlocked {
-		s.Until = m.until
+}
+
+func (m *Machine) unlocked() bool { return m.free || !m.until.IsZero() }
+
+// level is the level of threat that holds: a lockdown by the door's own input is
+// the highest.
+func (m *Machine) level() access.Threat {
+	if m.lockdown {
+		return access.MaxThreat
 	}
-	return s
+	return m.threat
+}
+
+// bars is why a grant opens nothing any more; "": it does.
+func (m *Machine) bars(g *Grant) string {
+	switch {
+	case g.BreakGlass:
+		return ""
+	case m.disabled:
+		return "the door was disabled"
+	case g.Direction == access.Out || g.Clearance >= m.level():
+		return ""
+	case m.level() == access.MaxThreat:
+		return "a lockdown began"
+	}
+	return "the level of threat rose"
 }
 
 // Next is when the machine wants its next Tick; zero: not before something
 // else happens.
 func (m *Machine) Next() time.Time {
 	var next time.Time
-	for _, t := range [...]time.Time{m.grace, m.warnAt, m.heldAt, m.briefEnd} {
+	for _, t := range [...]time.Time{m.until, m.grace, m.warnAt, m.heldAt, m.briefEnd} {
 		next = earlier(next, t)
-	}
-	if m.unlocked {
-		next = earlier(next, m.until)
 	}
 	for i := range m.sides {
 		if a := m.sides[i].attempt; a != nil {
+			next = earlier(next, a.Until)
+		}
+		for _, a := range m.sides[i].waiting {
 			next = earlier(next, a.Until)
 		}
 	}
@@ -340,10 +406,20 @@ func (m *Machine) Step(now time.Time, ev Event) []Command {
 		}
 	case FaultChanged:
 		m.fault = ev.Active
+	case ThreatChanged:
+		s.threatChanged(ev.Level)
+	case DisabledChanged:
+		s.disabledChanged(ev.Active)
+	case FreeBegan:
+		s.freeBegan()
+	case FreeEnded:
+		s.endFree(ev.Why)
+	case UnlockOrdered:
+		s.unlockOrdered(ev)
+	case IdentifyOrdered:
+		s.showFor(ShowDoor, IdentifyFor)
 	case Stopped:
-		s.relock()
-		s.notEntered(ev.Why)
-		s.giveUp(ev.Why)
+		s.turnAway(ev.Why)
 	case Proved:
 		s.proved(ev)
 	case Failed:
@@ -352,6 +428,8 @@ func (m *Machine) Step(now time.Time, ev Event) []Command {
 		s.unclear(ev)
 	case Reconsidered:
 		s.reconsidered(ev)
+	case CompanyCame:
+		s.companyCame(ev)
 	case Lent:
 		s.lend(ev.Side)
 	case Returned:
@@ -380,7 +458,7 @@ func (s *step) due(t time.Time) bool { return !t.IsZero() && !s.now.Before(t) }
 // passTime does what time alone brings about.
 func (s *step) passTime() {
 	m := s.m
-	if m.unlocked && s.due(m.until) {
+	if s.due(m.until) {
 		s.relock()
 		if m.contact == DoorClosed {
 			m.grace = s.now.Add(Grace)
@@ -421,20 +499,41 @@ func (s *step) decided(ev Decided) {
 		s.show(Denied)
 	case !g.Durable && !g.BreakGlass:
 		s.show(Fault)
-		s.passage(g, false, "the door stayed locked: the decision could not be recorded in time")
+		s.refused(ev, "the decision could not be recorded in time")
 	case ev.TooLate && !g.BreakGlass:
 		s.show(Fault)
-		s.passage(g, false, "the door stayed locked: the decision took too long")
-	case m.lockdown && !g.BreakGlass:
+		s.refused(ev, "the decision took too long")
+	case m.bars(g) != "":
 		s.show(Denied)
-		s.passage(g, false, "the door stayed locked: a lockdown began")
+		s.refused(ev, m.bars(g))
+	case ev.With != nil && m.bars(ev.With) != "": // together or not at all
+		s.show(Denied)
+		s.refused(ev, m.bars(ev.With))
 	default:
 		s.grant(g)
+		if ev.With != nil {
+			s.grant(ev.With)
+		}
 	}
 	if ev.Duress {
-		s.do(Record{Type: visitorlog.Duress, Grant: g})
-		s.do(Alarm{visitorlog.Duress, g})
+		s.duress(g)
 	}
+	if ev.WithDuress {
+		s.duress(ev.With)
+	}
+}
+
+// refused says of a grant that it opened nothing.
+func (s *step) refused(ev Decided, why string) {
+	s.passage(ev.Grant, false, "the door stayed locked: "+why)
+	if ev.With != nil {
+		s.passage(ev.With, false, "the door stayed locked: "+why)
+	}
+}
+
+func (s *step) duress(g *Grant) {
+	s.do(Record{Type: visitorlog.Duress, Grant: g})
+	s.do(Alarm{visitorlog.Duress, g})
 }
 
 func (s *step) grant(g *Grant) {
@@ -443,15 +542,7 @@ func (s *step) grant(g *Grant) {
 	if g.Extended {
 		longer = m.times.UnlockExtended - m.times.Unlock
 	}
-	until := s.now.Add(m.times.Unlock + longer)
-	if !m.unlocked {
-		s.notEntered("") // those before: their time is over
-		m.grace = time.Time{}
-		m.unlocked, m.until = true, until
-		s.do(Unlock{g})
-	} else if until.After(m.until) {
-		m.until = until
-	}
+	s.unlock(g, s.now.Add(m.times.Unlock+longer))
 	if m.asked() != "" { // of somebody on the other side, by the same light
 		s.show(Granted)
 	}
@@ -476,6 +567,86 @@ func (s *step) grant(g *Grant) {
 	}
 }
 
+// unlock unlocks the door for a grant. It never shortens the time of another.
+func (s *step) unlock(g *Grant, until time.Time) {
+	m := s.m
+	if m.until.IsZero() {
+		s.notEntered("") // those before: their time is over
+		m.until = until
+		if !m.free {
+			s.do(Unlock{g})
+		}
+	} else if until.After(m.until) {
+		m.until = until
+	}
+}
+
+// unlockOrdered unlocks for whoever is there: nobody's passage is awaited.
+func (s *step) unlockOrdered(ev UnlockOrdered) {
+	m, g := s.m, ev.Grant
+	why := m.bars(g)
+	if ev.TooLate {
+		why = "the record took too long"
+	}
+	if why != "" {
+		s.do(Record{Type: visitorlog.OperatorAction, Grant: g, Detail: "the door stayed locked: " + why})
+		return
+	}
+	s.unlock(g, s.now.Add(m.times.Unlock))
+	if m.contact == DoorOpen && !m.forced && !m.held {
+		s.mayStandOpen(0)
+	}
+}
+
+func (s *step) freeBegan() {
+	m := s.m
+	if m.free {
+		return
+	}
+	m.free = true
+	if why := m.unfree(); why != "" {
+		s.endFree(why)
+		return
+	}
+	if m.until.IsZero() {
+		s.do(Unlock{})
+	}
+	s.notOpen() // it may stand open
+}
+
+// unfree is why a door may not be free for everybody; "": it may.
+func (m *Machine) unfree() string {
+	switch {
+	case m.level() == access.MaxThreat:
+		return "a lockdown began"
+	case m.level() > 0:
+		return "the level of threat rose"
+	case m.disabled:
+		return "the door was disabled"
+	case m.forced:
+		return "the door was forced"
+	}
+	return ""
+}
+
+// endFree locks a door that was free for everybody, unless it is unlocked for
+// somebody.
+func (s *step) endFree(why string) {
+	m := s.m
+	if !m.free {
+		return
+	}
+	m.free = false
+	if m.until.IsZero() {
+		s.do(Lock{})
+	}
+	ended := false
+	s.do(Record{Type: visitorlog.FreeAccess, Active: &ended, Detail: why})
+	if m.contact == DoorOpen {
+		s.mayStandOpen(0)
+	}
+}
+
 func (s *step) opened() {
 	m := s.m
 	if m.contact == DoorOpen || m.contact == NoContact {
@@ -496,7 +667,7 @@ func (s *step) opened() {
 		}
 	}
 	m.waiting = nil
-	authorised := m.unlocked || s.now.Before(m.grace) || m.exit || s.now.Before(m.exitEnds) || m.unseen
+	authorised := m.unlocked() || s.now.Before(m.grace) || m.exit || s.now.Before(m.exitEnds) || m.unseen
 	m.grace = time.Time{}
 	switch {
 	case m.forced: // before its contact broke: nothing new
@@ -513,6 +684,9 @@ func (s *step) opened() {
 // It never shortens it.
 func (s *step) mayStandOpen(longer time.Duration) {
 	m := s.m
+	if m.free {
+		return
+	}
 	heldAt := s.now.Add(m.times.HeldAfter + longer)
 	if heldAt.After(m.heldAt) {
 		m.heldAt = heldAt
@@ -587,21 +761,51 @@ func (s *step) lockdownChanged(active bool) {
 		return
 	}
 	m.lockdown = active
+	const why = "a lockdown began"
 	if active {
+		s.endFree(why)
 		s.relock()
 	}
 	s.do(Record{Type: visitorlog.Lockdown, Active: &active})
 	if active {
-		s.notEntered("a lockdown began")
-		s.giveUp("a lockdown began")
+		s.notEntered(why)
+		s.giveUp(why)
 	}
 }
 
-// relock locks the door if it is unlocked.
+func (s *step) threatChanged(level access.Threat) {
+	before := s.m.level()
+	s.m.threat = level
+	switch after := s.m.level(); {
+	case after <= before:
+	case after == access.MaxThreat:
+		s.turnAway("a lockdown began")
+	default:
+		s.turnAway("the level of threat rose")
+	}
+}
+
+func (s *step) disabledChanged(active bool) {
+	if s.m.disabled = active; active {
+		s.turnAway("the door was disabled")
+	}
+}
+
+// turnAway locks the door for everybody, and lets them begin anew.
+func (s *step) turnAway(why string) {
+	s.endFree(why)
+	s.relock()
+	s.notEntered(why)
+	s.giveUp(why)
+}
+
+// relock locks the door if it is unlocked for grants.
 func (s *step) relock() {
-	if s.m.unlocked {
-		s.m.unlocked = false
-		s.do(Lock{})
+	if m := s.m; !m.until.IsZero() {
+		m.until = time.Time{}
+		if !m.free {
+			s.do(Lock{})
+		}
 	}
 }
 
@@ -628,8 +832,10 @@ func (s *step) passage(g *Grant, passed bool, detail string) {
 }
 
 // show shows a pattern for a short time.
-func (s *step) show(p Pattern) {
-	s.m.brief, s.m.briefEnd = p, s.now.Add(SignalFor)
+func (s *step) show(p Pattern) { s.showFor(p, SignalFor) }
+
+func (s *step) showFor(p Pattern, lasts time.Duration) {
+	s.m.brief, s.m.briefEnd = p, s.now.Add(lasts)
 	s.showAgain = true
 }
 
@@ -644,13 +850,13 @@ func (s *step) signal() {
 		p = m.asked()
 	case m.warning || m.held:
 		p = HeldWarning
-	case m.unlocked:
+	case m.unlocked():
 		p = Granted
 	case m.lentShows() != "":
 		p = m.lentShows()
 	case m.fault:
 		p = Fault
-	case m.lockdown:
+	case m.level() == access.MaxThreat, m.disabled:
 		p = Denied
 	}
 	if p != m.shown || s.showAgain {

@@ -27,8 +27,12 @@ type Attempt struct {
 	Outcomes []visitorlog.FactorOutcome
 
 	tries int
+	waits time.Time  // for company until then; zero: it never did
 	who   *presented // the loop's own
 }
+
+// maxWaiting is how many wait for company at a side.
+const maxWaiting = 8
 
 // The events of gathering. Those with an In are of the attempt with that ID,
 // and nothing if it is over.
@@ -41,8 +45,16 @@ type (
 		Factor access.Factor
 		Reader string // or scanner
 		Duress bool
-		More   access.Factor // of which any may come next; 0: nothing is waited for
+		More   access.Factor // of which any may come next; 0: no other factor is waited for
 		Tries  int           // how many wrong factors it may have: Tries, or less
+		// Clearance is the highest threat at which the person is asked for more on the
+		// way in.
+		Clearance access.Threat
+		// Together is how long the person waits for another one, without whom they do
+		// not pass; 0: they do not wait.
+		Together time.Duration
+		// With is who waits, and passes together with this person; 0: nobody.
+		With uint64
 
 		who *presented // the loop's own
 	}
@@ -65,6 +77,11 @@ type (
 		In   uint64
 		More access.Factor
 	}
+	// CompanyCame says that whoever waits may pass: their company went before them.
+	CompanyCame struct {
+		Side access.Direction
+		In   uint64
+	}
 	// Lent ends the deciding at a side until it is Returned.
 	Lent     struct{ Side access.Direction }
 	Returned struct{ Side access.Direction }
@@ -79,6 +96,7 @@ func (Proved) event()       {}
 func (Failed) event()       {}
 func (Unclear) event()      {}
 func (Reconsidered) event() {}
+func (CompanyCame) event()  {}
 func (Lent) event()         {}
 func (Returned) event()     {}
 func (LentShows) event()    {}
@@ -90,9 +108,15 @@ type (
 	Ask struct{ Attempt Attempt }
 	// StopAsking asks for nothing more at a side.
 	StopAsking struct{ Side access.Direction }
+	// Await says who waits for company at a side, the first before the others.
+	Await struct {
+		Side     access.Direction
+		Attempts []Attempt
+	}
 	// Conclude decides about an attempt and records it, exactly once.
 	Conclude struct {
 		Attempt *Attempt
+		With    *Attempt // concluded by the same record, as they pass together; nil: none
 		// Over means that it ended before all was given. It opens nothing then,
 		// whatever the rules have become.
 		Over   bool
@@ -103,25 +127,41 @@ type (
 
 func (Ask) command()        {}
 func (StopAsking) command() {}
+func (Await) command()      {}
 func (Conclude) command()   {}
 
 // gathering is one side of the door.
 type gathering struct {
 	side    access.Direction
-	attempt *Attempt // nil: none
+	attempt *Attempt   // nil: none
+	waiting []*Attempt // for company: of each person one
 	asking  bool
 	lent    bool
 	shows   Pattern // while lent
 }
 
-// Attempt is the attempt at a side that is not concluded.
+// Attempt is the attempt at a side that factors are given in.
 func (m *Machine) Attempt(side access.Direction) (Attempt, bool) {
 	if g := m.gathering(side); g.attempt != nil {
-		a := *g.attempt
-		a.Outcomes = slices.Clone(a.Outcomes)
-		return a, true
+		return g.attempt.clone(), true
 	}
 	return Attempt{}, false
+}
+
+// Waiting are the attempts at a side that wait for company, the first before the
+// others.
+func (m *Machine) Waiting(side access.Direction) []Attempt {
+	var all []Attempt
+	for _, a := range m.gathering(side).waiting {
+		all = append(all, a.clone())
+	}
+	return all
+}
+
+func (a *Attempt) clone() Attempt {
+	c := *a
+	c.Outcomes = slices.Clone(a.Outcomes)
+	return c
 }
 
 // Lent reports whether a side is lent.
@@ -150,6 +190,10 @@ func (s *step) proved(ev Proved) {
 	if g.attempt != nil && g.attempt.Person != ev.Person {
 		s.end(g, Conclude{Over: true, Gone: true, Detail: "another person came"})
 	}
+	if a := g.leaves(func(a *Attempt) bool { return a.Person == ev.Person }); a != nil { // and gives something again
+		s.await(g)
+		g.attempt = a
+	}
 	if g.attempt == nil {
 		m.attempts++
 		g.attempt = &Attempt{ID: m.attempts, Side: g.side, Person: ev.Person, tries: Tries}
@@ -168,19 +212,60 @@ func (s *step) proved(ev Proved) {
 	a.Duress = a.Duress || ev.Duress
 	a.tries = min(a.tries, ev.Tries)
 	a.More, a.who = ev.More, ev.who
-	if a.More == 0 || m.lockdown {
-		s.conclude(g, false, "")
+	if a.More != 0 {
+		if ev.Side == access.In && ev.Clearance < m.level() { // nobody is asked in vain
+			s.conclude(g, false, "")
+			return
+		}
+		s.ask(g)
+		m.briefEnd = time.Time{} // whoever is asked need not see what became of others
 		return
 	}
-	s.ask(g)
-	m.briefEnd = time.Time{} // whoever is asked need not see what became of others
+	if with := g.leaves(func(a *Attempt) bool { return a.ID == ev.With }); with != nil {
+		s.await(g)
+		s.end(g, Conclude{With: with})
+		return
+	}
+	if ev.Together > 0 && len(g.waiting) < maxWaiting {
+		s.wait(g, ev.Together)
+		return
+	}
+	s.conclude(g, false, "")
 }
+
+// leaves takes the first attempt that is so out of those that wait; nil: there is
+// none.
+func (g *gathering) leaves(is func(*Attempt) bool) *Attempt {
+	i := slices.IndexFunc(g.waiting, is)
+	if i < 0 {
+		return nil
+	}
+	a := g.waiting[i]
+	g.waiting = slices.Delete(g.waiting, i, i+1)
+	return a
+}
+
+// wait has the attempt, in which all was given, wait for company. Whoever gives
+// something again waits no longer for it.
+func (s *step) wait(g *gathering, together time.Duration) {
+	a := g.attempt
+	if a.waits.IsZero() {
+		a.waits = s.now.Add(together)
+	}
+	a.Until, a.More = a.waits, 0
+	g.attempt = nil
+	s.stopAsking(g)
+	g.waiting = append(g.waiting, a)
+	s.await(g)
+	s.m.briefEnd = time.Time{}
+}
+
+// await makes known who waits.
+func (s *step) await(g *gathering) { s.do(Await{g.side, s.m.Waiting(g.side)}) }
 
 func (s *step) ask(g *gathering) {
 	g.asking = true
-	a := *g.attempt
-	a.Outcomes = slices.Clone(a.Outcomes)
-	s.do(Ask{a})
+	s.do(Ask{g.attempt.clone()})
 }
 
 func (s *step) failed(ev Failed) {
@@ -222,6 +307,14 @@ func (s *step) reconsidered(ev Reconsidered) {
 	s.ask(g)
 }
 
+func (s *step) companyCame(ev CompanyCame) {
+	g := s.m.gathering(ev.Side)
+	if a := g.leaves(func(a *Attempt) bool { return a.ID == ev.In }); a != nil {
+		s.await(g)
+		s.do(Conclude{Attempt: a})
+	}
+}
+
 // conclude ends an attempt. Over: before all was given.
 func (s *step) conclude(g *gathering, over bool, detail string) {
 	s.end(g, Conclude{Over: over, Detail: detail})
@@ -229,36 +322,53 @@ func (s *step) conclude(g *gathering, over bool, detail string) {
 
 func (s *step) end(g *gathering, c Conclude) {
 	c.Attempt, g.attempt = g.attempt, nil
+	s.stopAsking(g)
+	s.do(c)
+}
+
+func (s *step) stopAsking(g *gathering) {
 	if g.asking {
 		g.asking = false
 		s.do(StopAsking{g.side})
 	}
-	s.do(c)
+}
+
+// endWaiting ends those of the attempts that wait which are so.
+func (s *step) endWaiting(g *gathering, is func(*Attempt) bool, why string) {
+	for a := g.leaves(is); a != nil; a = g.leaves(is) {
+		s.await(g)
+		s.do(Conclude{Attempt: a, Over: true, Detail: why})
+	}
 }
 
 // giveUp ends every attempt.
 func (s *step) giveUp(why string) {
 	for i := range s.m.sides {
-		if g := &s.m.sides[i]; g.attempt != nil {
-			s.conclude(g, true, why)
-		}
+		s.giveUpAt(&s.m.sides[i], why)
 	}
+}
+
+func (s *step) giveUpAt(g *gathering, why string) {
+	if g.attempt != nil {
+		s.conclude(g, true, why)
+	}
+	s.endWaiting(g, func(*Attempt) bool { return true }, why)
 }
 
 // timeOut ends the attempts whose time is over.
 func (s *step) timeOut() {
 	for i := range s.m.sides {
-		if g := &s.m.sides[i]; g.attempt != nil && s.due(g.attempt.Until) {
+		g := &s.m.sides[i]
+		if g.attempt != nil && s.due(g.attempt.Until) {
 			s.conclude(g, true, "")
 		}
+		s.endWaiting(g, func(a *Attempt) bool { return s.due(a.Until) }, "")
 	}
 }
 
 func (s *step) lend(side access.Direction) {
 	g := s.m.gathering(side)
-	if g.attempt != nil {
-		s.conclude(g, true, "the reader was lent to enrol somebody")
-	}
+	s.giveUpAt(g, "the reader was lent to enrol somebody")
 	g.lent, g.shows = true, ""
 }
 
@@ -277,15 +387,19 @@ func (s *step) lentShows(ev LentShows) {
 // shows of what is asked for: the newest. It is empty if nothing is.
 func (m *Machine) asked() Pattern {
 	var newest *Attempt
+	var pattern Pattern
 	for i := range m.sides {
-		if g := &m.sides[i]; g.asking && (newest == nil || g.attempt.Until.After(newest.Until)) {
-			newest = g.attempt
+		g := &m.sides[i]
+		if g.asking && (newest == nil || g.attempt.Until.After(newest.Until)) {
+			newest, pattern = g.attempt, g.attempt.pattern()
 		}
 	}
-	if newest == nil {
-		return ""
+	for i := range m.sides {
+		if newest == nil && len(m.sides[i].waiting) > 0 {
+			return AskCompany
+		}
 	}
-	return newest.pattern()
+	return pattern
 }
 
 // pattern shows the first of what the attempt asks for.

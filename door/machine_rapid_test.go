@@ -98,7 +98,7 @@ func (w *world) step(t *rapid.T, ev Event) []Command {
 			if !c.Grant.Durable && !c.Grant.BreakGlass {
 				t.Fatal("unlocked without a durable record")
 			}
-			if w.lockdown && !c.Grant.BreakGlass {
+			if w.lockdown && !c.Grant.BreakGlass && c.Grant.Direction == access.In {
 				t.Fatal("unlocked in a lockdown")
 			}
 		case Lock:
@@ -153,7 +153,7 @@ func (w *world) decide(t *rapid.T) {
 	if !ev.Granted {
 		ev.Grant = nil
 	}
-	opens := ev.Granted && (g.BreakGlass || g.Durable && !ev.TooLate && !w.lockdown)
+	opens := ev.Granted && (g.BreakGlass || g.Durable && !ev.TooLate && (!w.lockdown || g.Direction == access.Out))
 	before := w.m.State()
 	commands := w.step(t, ev)
 	records, alarms := count(commands, visitorlog.BreakGlass)

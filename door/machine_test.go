@@ -31,6 +31,17 @@ func told(commands []Command) string {
 			all = append(all, fmt.Sprintf("ask %s for %s", c.Attempt.Person, c.Attempt.More))
 		case StopAsking:
 			all = append(all, "stop asking "+string(c.Side))
+		case Await:
+			who := "nobody"
+			for i, a := range c.Attempts {
+				if i == 0 {
+					who = ""
+				} else {
+					who += "+"
+				}
+				who += a.Person
+			}
+			all = append(all, fmt.Sprintf("await %s %s", who, c.Side))
 		case Conclude:
 			s := fmt.Sprintf("conclude %s with %s", c.Attempt.Person, c.Attempt.Given)
 			if c.Over {
@@ -38,6 +49,9 @@ func told(commands []Command) string {
 			}
 			if c.Attempt.Refused != 0 {
 				s += fmt.Sprintf(", %s refused", c.Attempt.Refused)
+			}
+			if c.With != nil {
+				s += " along with " + c.With.Person
 			}
 			if c.Attempt.Duress {
 				s += ", under duress"

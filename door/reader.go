@@ -10,7 +10,6 @@ import (
 
 	"github.com/gatehouse-acs/gatehouse/access"
 	"github.com/gatehouse-acs/gatehouse/badge"
-	"github.com/gatehouse-acs/gatehouse/visitorlog"
 )
 
 // keysTogether is how long typed keys wait for the next.
@@ -122,7 +121,7 @@ func (d *Door) identify(r *ReaderConfig, read badge.Read) presented {
 	wall, _ := d.cfg.Clock.Now()
 	p := presented{
 		side: r.Direction, reader: r.Name, factor: r.Factor, by: r.Name, at: read.At, foreign: read.Foreign,
-		unreadable: true, policy: d.cfg.Allowlist.Policy(wall),
+		unreadable: true, policy: d.cfg.Allowlist.PolicyAt(d.cfg.Name, wall),
 		again: func() presented { return d.identify(r, read) },
 	}
 	if read.Refused != "" { // it may still decode, as somebody else's card
@@ -209,27 +208,33 @@ func (k *keypad) clear(in uint64) {
 	}
 }
 
-// typed takes a key.
+// typed takes a key. It is of a PIN or a TOTP where one is asked for, and where
+// nothing is, of a one-time code.
 func (d *Door) typed(ctx context.Context, k *keypad, read badge.Read) {
-	r := k.reader
-	a := d.sides[r.Direction].asked.Load()
-	if r.Keypad == "" || a == nil || !a.More.Has(access.PIN) {
+	r, side := k.reader, d.sides[k.reader.Direction]
+	a := side.asked.Load()
+	in := uint64(0)
+	switch {
+	case r.Keypad == "", side.loan.Load() != nil:
+		d.keyed(ctx, r)
+		return
+	case a != nil && a.More&(access.PIN|access.TOTP) != 0:
+		in = a.ID
+	case a != nil || !d.takesCodes(r.Direction):
 		d.keyed(ctx, r)
 		return
 	}
-	switch pin, err := k.press(a.ID, read); {
+	switch pin, err := k.press(in, read); {
 	case errors.Is(err, badge.ErrNotKey):
 		d.keyed(ctx, r)
 	case err != nil:
-		d.postEvent(ctx, Unclear{r.Direction, a.ID})
+		d.postEvent(ctx, Unclear{r.Direction, in})
+	case pin != nil && in == 0:
+		defer pin.Clear()
+		d.code(ctx, r, pin, read.At)
 	case pin != nil:
 		defer pin.Clear()
-		ok, duress := d.cfg.Allowlist.CheckPIN(a.who.entry, pin.Digits())
-		if !ok {
-			d.postEvent(ctx, Failed{r.Direction, a.ID, access.PIN, r.Name, visitorlog.OutcomeNoMatch})
-			return
-		}
-		d.post(ctx, func(l *loop) { l.given(a, access.PIN, r.Name, duress, read.At) })
+		d.number(ctx, r, a, pin, read.At)
 	}
 }
 

@@ -23,6 +23,7 @@ type pending struct {
 	draft    visitorlog.Draft
 	cause    *Grant          // whose decision the record follows from
 	decides  *Grant          // the record is the late one of this decision
+	with     *Grant          // and of this one, that is decided with it
 	result   <-chan appended // of an append of this record that has not ended
 	reserved bool            // may use the space that is kept
 	at       time.Time       // of the event, monotonic
@@ -214,6 +215,9 @@ func (r *recorder) write(ctx context.Context, p *pending) error {
 		case a := <-p.result:
 			p.result = nil
 			if a.err == nil {
+				if p.decides != nil {
+					p.decides.lateTraces = a.traces()
+				}
 				r.done(p, a.entry)
 				return nil
 			}
@@ -263,8 +267,10 @@ func (r *recorder) complete(p *pending) visitorlog.Draft {
 
 // done says in the program's own log what stands in the record.
 func (r *recorder) done(p *pending, e visitorlog.Entry) {
-	if p.decides != nil {
-		p.decides.late = &e.Seq
+	for _, g := range []*Grant{p.decides, p.with} {
+		if g != nil {
+			g.late = &e.Seq
+		}
 	}
 	d := e.Record.Data
 	attrs := []any{"seq", e.Seq}

@@ -235,7 +235,7 @@ func (d *Door) verifyAt(ctx context.Context, s *scanner, asked *Attempt) {
 		switch {
 		case mine:
 			s.seen(asked.Person, now)
-			d.post(ctx, func(l *loop) { l.given(asked, s.Factor, s.Name, duress, now) })
+			d.post(ctx, func(l *loop) { l.given(asked, s.Factor, s.Name, duress, 0, now) })
 			return
 		case m.Outcome == biometric.Matched, m.Outcome == biometric.NoMatch, m.Outcome == biometric.Fake:
 			d.postEvent(ctx, Failed{s.Direction, asked.ID, s.Factor, s.Name, outcomeOf(m.Outcome)})
@@ -337,7 +337,7 @@ func (d *Door) atScanner(s *scanner, at time.Time) presented {
 	wall, _ := d.cfg.Clock.Now()
 	p := presented{
 		side: s.Direction, reader: s.Name, factor: s.Factor, by: s.Name, at: at,
-		policy: d.cfg.Allowlist.Policy(wall),
+		policy: d.cfg.Allowlist.PolicyAt(d.cfg.Name, wall),
 	}
 	if p.policy.Freshness == "" {
 		p.policy.Freshness = access.Absent

@@ -20,11 +20,15 @@ type Status struct {
 	Held         bool               `json:"held"`
 	HeldWarning  bool               `json:"held_warning"`
 	Lockdown     bool               `json:"lockdown"`
+	Threat       access.Threat      `json:"threat"`
+	Disabled     string             `json:"disabled,omitempty"` // why nobody passes
+	Free         bool               `json:"free"`               // unlocked for everybody, by its schedule
 	Tamper       bool               `json:"tamper"`
 	Indicator    Pattern            `json:"indicator"`
 	Readers      []ReaderStatus     `json:"readers"`
 	Scanners     []ScannerStatus    `json:"scanners,omitempty"`
 	Attempts     []AttemptStatus    `json:"attempts,omitempty"` // that go on
+	Waiting      []AttemptStatus    `json:"waiting,omitempty"`  // for another person, to pass together with
 	Lent         []access.Direction `json:"lent,omitempty"`     // sides, for an enrolment
 	Faults       []PartFault        `json:"faults"`             // of all parts, readers and scanners too
 	LastDecision time.Time          `json:"last_decision,omitzero"`
@@ -92,6 +96,7 @@ func (d *Door) Status() Status {
 	s := *d.status.Load()
 	s.Readers, s.Scanners = slices.Clone(s.Readers), slices.Clone(s.Scanners)
 	s.Attempts, s.Lent, s.Faults = slices.Clone(s.Attempts), slices.Clone(s.Lent), slices.Clone(s.Faults)
+	s.Waiting = slices.Clone(s.Waiting)
 	s.Outcomes = slices.Clone(s.Outcomes)
 	s.Counts.Pending, s.Counts.Lost = d.records.waiting()
 	for i := range s.Readers {
@@ -103,9 +108,12 @@ func (d *Door) Status() Status {
 // publish makes the loop's state the door's status.
 func (l *loop) publish() {
 	state := l.m.State()
+	l.cfg.Neighbours.tell(l.cfg.Name, state.Locked && (state.Contact == DoorClosed || state.Contact == NoContact))
+	l.awaits()
 	s := &Status{
 		Door: l.cfg.Name, Locked: state.Locked, Contact: state.Contact,
 		Forced: state.Forced, Held: state.Held, HeldWarning: state.Warning,
+		Threat: state.Threat, Disabled: l.whyDisabled(), Free: state.Free,
 		Lockdown: state.Lockdown, Tamper: state.Tamper, Indicator: state.Pattern,
 		Readers: []ReaderStatus{}, Faults: []PartFault{},
 		LastDecision: l.last, Counts: l.counts,
@@ -123,9 +131,10 @@ func (l *loop) publish() {
 	}
 	for _, side := range []access.Direction{access.In, access.Out} {
 		if a, ok := l.m.Attempt(side); ok {
-			s.Attempts = append(s.Attempts, AttemptStatus{
-				Direction: side, Person: a.Person, Given: a.Given.Names(), Asked: a.More.Names(), Until: a.Until.UTC(),
-			})
+			s.Attempts = append(s.Attempts, a.status())
+		}
+		for _, a := range l.m.Waiting(side) {
+			s.Waiting = append(s.Waiting, a.status())
 		}
 		if l.m.Lent(side) {
 			s.Lent = append(s.Lent, side)
@@ -141,4 +150,8 @@ func (l *loop) publish() {
 		s.Faults = append(s.Faults, PartFault{part, l.faults[part]})
 	}
 	l.status.Store(s)
+}
+
+func (a *Attempt) status() AttemptStatus {
+	return AttemptStatus{Direction: a.Side, Person: a.Person, Given: a.Given.Names(), Asked: a.More.Names(), Until: a.Until.UTC()}
 }

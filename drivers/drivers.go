@@ -113,9 +113,9 @@ type Input interface {
 }
 
 // Indicator shows a pattern by whatever lights and sounds it has: idle,
-// waiting, granted, denied, fault, held_warning, try_again, or what is asked of
-// the person next: ask_badge, ask_fingerprint, ask_iris or ask_pin. Show is
-// idempotent.
+// waiting, granted, denied, fault, held_warning, try_again, identify, or what is
+// asked of the person next: ask_badge, ask_fingerprint, ask_iris, ask_pin or, of
+// somebody else, ask_company. Show is idempotent.
 type Indicator interface {
 	Show(pattern string) error
 }

@@ -441,6 +441,9 @@ func TestPatternsAreSeenAndHeard(t *testing.T) {
 			[]int{0, 100, 250, 350, 500, 600, 1200, 1300, 1450}},
 		"ask_pin": {[]lamps{green | beep, dark, green, dark, green, dark, green, dark, green},
 			[]int{0, 100, 250, 350, 500, 600, 750, 850, 1450}},
+		"ask_company": {[]lamps{green | beep, dark, green, dark, green, dark, green, dark, green, dark},
+			[]int{0, 100, 250, 350, 500, 600, 750, 850, 1000, 1100}},
+		"identify": {[]lamps{green | red, dark, green | red, dark, green | red}, []int{0, 300, 600, 900, 1200}},
 		"try_again": {[]lamps{red | beep, dark, red | beep, dark, green, red, dark, green, red, dark},
 			[]int{0, 120, 240, 360, 480, 630, 780, 1080, 1230, 1380}},
 	} {
@@ -456,7 +459,7 @@ func TestPatternsAreSeenAndHeard(t *testing.T) {
 			t.Errorf("there is no pattern %q", pattern)
 		}
 	}
-	if len(patterns) != 11 {
+	if len(patterns) != 13 {
 		t.Errorf("there are %d patterns", len(patterns))
 	}
 }

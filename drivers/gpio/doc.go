@@ -40,6 +40,8 @@
 //	ask_fingerprint  as ask_badge, with two flashes
 //	ask_iris         as ask_badge, with three
 //	ask_pin          as ask_badge, with four
+//	ask_company      as ask_badge, with five: another person is waited for
+//	identify         both lights on and off, evenly
 //	try_again        two beeps with red, then green, red and a pause
 //
 // # Whose code drives the lines

@@ -45,6 +45,8 @@ var patterns = map[string]pattern{
 	"ask_fingerprint": ask(2),
 	"ask_iris":        ask(3),
 	"ask_pin":         ask(4),
+	"ask_company":     ask(5),
+	"identify":        {nil, []step{{green | red, 300 * ms}, {dark, 300 * ms}}},
 	"try_again":       {[]step{{red | beep, 120 * ms}, {dark, 120 * ms}, {red | beep, 120 * ms}, {dark, 120 * ms}}, []step{{green, 150 * ms}, {red, 150 * ms}, {dark, 300 * ms}}},
 }
 

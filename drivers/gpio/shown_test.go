@@ -14,7 +14,7 @@ var silent = slog.New(slog.DiscardHandler)
 func shown(t *testing.T, look func() lamps) string {
 	t.Helper()
 	time.Sleep(5 * time.Millisecond)
-	asks := []string{"", "ask_badge", "ask_fingerprint", "ask_iris", "ask_pin"}
+	asks := []string{"", "ask_badge", "ask_fingerprint", "ask_iris", "ask_pin", "ask_company"}
 	seen := map[lamps]bool{}
 	flashes := 0 // of green, and each no longer than a moment
 	last, same, since := dark, 0, time.Now()
@@ -33,6 +33,8 @@ func shown(t *testing.T, look func() lamps) string {
 		}
 		long, steady := time.Since(began), time.Since(since)
 		switch {
+		case seen[green|red]:
+			return "identify"
 		case seen[green|red|beep], seen[green] && seen[red] && steady > 350*time.Millisecond:
 			return "fault"
 		case seen[green] && seen[red] && seen[dark]:

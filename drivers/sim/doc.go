@@ -31,7 +31,8 @@
 // One line of welcome, the present state of every strike and of every
 // indicator that was told to show something, then each change. A strike is
 // locked or unlocked; an indicator shows idle, waiting, granted, denied, fault,
-// held_warning, try_again, ask_badge, ask_fingerprint, ask_iris or ask_pin.
+// held_warning, try_again, ask_badge, ask_fingerprint, ask_iris, ask_pin,
+// ask_company or identify.
 //
 //	{"welcome":1}
 //	{"line":"a.strike","state":"unlocked","at":"2026-03-01T08:00:00.123456789Z"}

@@ -33,7 +33,7 @@ const (
 // patterns are what an indicator can show.
 var patterns = []string{
 	"idle", "waiting", "granted", "denied", "fault", "held_warning",
-	"ask_badge", "ask_fingerprint", "ask_iris", "ask_pin", "try_again",
+	"ask_badge", "ask_fingerprint", "ask_iris", "ask_pin", "ask_company", "try_again", "identify",
 }
 
 // fromSite is one line from the site: the first one (Site set), or one wire's

@@ -251,4 +251,4 @@ func count(t *testing.T, n int, seed uint64) {
 	}
 }
 
-func TestRandomFaultsGiveNoWrongCard(t *testing.T) { count(t, 20_000, 1) }
+func TestRandomFaultsGiveNoWrongCard(t *testing.T) { count(t, 8_000, 1) }

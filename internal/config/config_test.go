@@ -74,7 +74,7 @@ func TestTheCRMsDefaults(t *testing.T) {
 	}
 	want := &CRM{
 		Data: "/var/lib/gatehouse-crm", Timezone: "UTC", MQTT: MQTT{Listen: ":8883"},
-		HTTP: HTTP{"127.0.0.1:9181"}, Alarms: Alarms{15 * time.Minute}, Zone: time.UTC,
+		HTTP: HTTP{"127.0.0.1:9181"}, Alarms: Alarms{15 * time.Minute}, Visits: Visits{12 * time.Hour}, Policy: Policy{PublishAtOnce}, Zone: time.UTC,
 	}
 	if d := cmp.Diff(want, c, cmp.Comparer(func(a, b *time.Location) bool { return a == b })); d != "" {
 		t.Errorf("- wanted + got:\n%s", d)

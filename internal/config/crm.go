@@ -12,7 +12,10 @@ type CRM struct {
 	Timezone string `toml:"timezone"`
 	MQTT     MQTT   `toml:"mqtt"`
 	HTTP     HTTP   `toml:"http"`
+	API      API    `toml:"api"`
 	Alarms   Alarms `toml:"alarms"`
+	Visits   Visits `toml:"visits"`
+	Policy   Policy `toml:"policy"`
 
 	Zone *time.Location `toml:"-"` // of Timezone
 }
@@ -24,10 +27,36 @@ type MQTT struct {
 	Broker string `toml:"broker"` // tls://host:port of another
 }
 
+// API is where programs, such as the CRM, work with the registry.
+type API struct {
+	Listen    string `toml:"listen"`    // host:port; "": nowhere
+	Plaintext bool   `toml:"plaintext"` // without TLS, on a loopback address
+}
+
 // Alarms says when the CRM raises one.
 type Alarms struct {
 	SilentAfter time.Duration `toml:"silent_after"` // nothing was heard of a controller for so long
 }
+
+// Policy says when the doors are told of what the registry says.
+type Policy struct {
+	Publish string `toml:"publish"` // PublishAtOnce or PublishByCommand
+}
+
+// When the doors are told.
+const (
+	PublishAtOnce = "at_once"
+	// PublishByCommand is at once for what takes something away; the rest waits
+	// for `gatehouse-crm policy publish`.
+	PublishByCommand = "by_command"
+)
+
+// Visits says what becomes of visits that nobody signed out.
+type Visits struct {
+	Grace time.Duration `toml:"grace"` // how long after its end a visit may go on
+}
+
+const maxGrace = 31 * 24 * time.Hour
 
 const (
 	minSilentAfter = 10 * time.Second
@@ -50,6 +79,8 @@ func ParseCRM(path, doc string) (*CRM, error) {
 		Data:   "/var/lib/gatehouse-crm",
 		HTTP:   HTTP{Listen: "127.0.0.1:9181"},
 		Alarms: Alarms{SilentAfter: 15 * time.Minute},
+		Visits: Visits{Grace: 12 * time.Hour},
+		Policy: Policy{Publish: PublishAtOnce},
 	}
 	d := parse(path, doc, Options{}, c)
 	if d.lines != nil { // it is TOML
@@ -77,5 +108,26 @@ func (c *CRM) validate(d *decoder) {
 		}
 	}
 	d.http(c.HTTP)
+	c.API.validate(d)
+	if p := c.Policy.Publish; p != PublishAtOnce && p != PublishByCommand {
+		d.add("policy.publish", "is %q, want %q or %q", p, PublishAtOnce, PublishByCommand)
+	}
 	d.within("alarms.silent_after", c.Alarms.SilentAfter, minSilentAfter, maxSilentAfter)
+	d.within("visits.grace", c.Visits.Grace, 0, maxGrace)
+}
+
+func (a API) validate(d *decoder) {
+	if a.Listen == "" {
+		if a.Plaintext {
+			d.add("api.plaintext", "there is no listen: the API is off")
+		}
+		return
+	}
+	host, err := loopback.CheckHostPort(a.Listen)
+	switch {
+	case err != nil:
+		d.add("api.listen", "%v", err)
+	case a.Plaintext && !loopback.Is(host):
+		d.add("api.plaintext", "tokens and names would cross a network in clear: take it away, or listen on 127.0.0.1 or [::1]")
+	}
 }

@@ -94,6 +94,9 @@ type taker struct {
 	allowed       bool // to open alone all the same
 }
 
+// keyed are the factors that are given at a keypad.
+const keyed = access.PIN | access.TOTP | access.OneTimeCode
+
 // takers are what takes factors on a side of the door.
 func (v *Door) takers(side access.Direction) []taker {
 	var all []taker
@@ -107,7 +110,13 @@ func (v *Door) takers(side access.Direction) []taker {
 			authenticated: r.Proves() == access.Badge || r.Device.Authenticated(), allowed: r.AllowAlone,
 		})
 		if encoding, _ := r.Device.Keys(); encoding != "" {
-			all = append(all, taker{what: fmt.Sprintf("the keypad of reader %q", r.Name), factor: access.PIN, authenticated: true})
+			for _, f := range keyed.Names() {
+				factor, _ := access.ParseFactors(f)
+				all = append(all, taker{
+					what: fmt.Sprintf("the keypad of reader %q", r.Name), factor: factor, authenticated: true,
+					identifies: factor == access.OneTimeCode,
+				})
+			}
 		}
 	}
 	for i := range v.Scanners {
@@ -138,7 +147,7 @@ func (v *Door) Fits(set access.Factor, side access.Direction) error {
 		identified = identified || t.identifies
 	}
 	switch missing := set &^ taken; {
-	case missing == access.PIN:
+	case missing != 0 && missing&^keyed == 0:
 		return fmt.Errorf("no reader with the direction %q has a keypad: say of the device that has one how it sends", side)
 	case missing != 0:
 		return fmt.Errorf("nothing with the direction %q takes %s: describe what does in a [[door.reader]] or a [[door.scanner]]", side, missing)
@@ -162,6 +171,7 @@ func (v *Door) First(set access.Factor, side access.Direction) access.Factor {
 		case !t.identifies:
 		case set.Has(t.factor):
 			return 0
+		case t.factor == access.OneTimeCode: // nobody is asked for that who was not given one
 		default:
 			first |= t.factor
 		}

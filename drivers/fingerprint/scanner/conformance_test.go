@@ -19,8 +19,11 @@ import (
 )
 
 const (
-	wait    = 100 * time.Millisecond // for an answer
-	timeout = 600 * time.Millisecond // for a finger
+	// On a busy machine even a module in the same process answers late.
+	wait    = 400 * time.Millisecond  // for an answer
+	late    = 30 * time.Millisecond   // by which one may come late
+	timeout = 1500 * time.Millisecond // for a finger
+	settled = 100 * time.Millisecond  // until a scan waits for one
 )
 
 // everyFault: those too that look like others, which take longer.
@@ -48,7 +51,7 @@ func newWorld(t testing.TB, far *sim.Module, cabled func(*sim.Module) (*sim.Cabl
 
 func (w *world) plug(far *sim.Module) {
 	w.t.Helper()
-	far.LateBy = wait / 3
+	far.LateBy = late
 	cable, err := w.cabled(far)
 	if err != nil {
 		w.t.Fatal(err)

@@ -90,7 +90,7 @@ func direct(t testing.TB, family string, far *sim.Module) (m fingerprint.Module,
 func scan(t testing.TB, far *sim.Module, s biometric.Scanner, f sim.Finger, with ...biometric.Reference) biometric.Match {
 	t.Helper()
 	for {
-		touch := time.AfterFunc(wait, func() { far.Touch(f) })
+		touch := time.AfterFunc(settled, func() { far.Touch(f) })
 		m, err := s.Scan(t.Context(), with)
 		touch.Stop()
 		far.Lift()
@@ -122,7 +122,7 @@ func enrol(ctx context.Context, far *sim.Module, s biometric.Enroller, slot uint
 // faultOf waits for a fault of the scanner.
 func faultOf(t testing.TB, s biometric.Scanner) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var fault error
 	if err := s.Watch(ctx, func(err error) {
@@ -138,7 +138,7 @@ func faultOf(t testing.TB, s biometric.Scanner) error {
 // usable waits until the scanner can be used.
 func usable(t testing.TB, s biometric.Scanner) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var last error
 	if err := s.Watch(ctx, func(err error) {
@@ -195,7 +195,7 @@ func TestTheFirstModuleIsTakenWithAWarningAndThenNoOther(t *testing.T) {
 	mu.Unlock()
 	w.unplug()
 	w.plug(makes["zfm"]("B"))
-	for fault := error(nil); !errors.Is(fault, fingerprint.ErrWrongModule); time.Sleep(wait / 4) {
+	for fault := error(nil); !errors.Is(fault, fingerprint.ErrWrongModule); time.Sleep(late) {
 		fault = faultOf(t, s)
 	}
 }
@@ -376,7 +376,7 @@ func TestAFingerThatIsLeftOnTheSensorIsJudgedOnce(t *testing.T) {
 // leave is scan of a finger that stays.
 func leave(t testing.TB, far *sim.Module, s biometric.Scanner, f sim.Finger) biometric.Match {
 	t.Helper()
-	touch := time.AfterFunc(wait, func() { far.Touch(f) })
+	touch := time.AfterFunc(settled, func() { far.Touch(f) })
 	defer touch.Stop()
 	m, err := s.Scan(t.Context(), nil)
 	if err != nil {
@@ -530,7 +530,7 @@ func dying(t *testing.T, family string, die func(*sim.Module)) error {
 	if err == nil {
 		want = append(want, 11)
 	}
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(wait / 4) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(late) {
 		slots, listed := s.Slots(t.Context())
 		if listed == nil && slices.Equal(slots, want) {
 			return err
@@ -595,21 +595,15 @@ func TestTheLampSaysHowAScanGoes(t *testing.T) {
 		{sim.Finger{Name: "Bob"}, flash(fingerprint.Red)},
 		{sim.Finger{Name: "Ann", Poor: true}, flash(fingerprint.Yellow)},
 	} {
-		waits := make(chan fingerprint.Light, 1)
-		time.Sleep(1100 * time.Millisecond) // while it still shows what came of the last one
-		time.AfterFunc(wait, func() {
-			waits <- far.Lamp()
-			far.Touch(tt.finger)
-		})
-		if _, err := s.Scan(t.Context(), known[:1]); err != nil {
-			t.Fatal(err)
-		}
-		far.Lift()
-		if got := <-waits; got != (fingerprint.Light{Colour: fingerprint.Blue, Effect: fingerprint.Breathe}) {
-			t.Errorf("while it waits it shows %+v", got)
-		}
-		if got := far.Lamp(); got != tt.want {
-			t.Errorf("%+v: it shows %+v", tt.finger, got)
+		// Where the module is slow, as on a busy machine, nobody waits for its lamp.
+		for tries := 1; ; tries++ {
+			waiting, shown := lampsOf(t, far, s, tt.finger, known[:1])
+			if waiting == (fingerprint.Light{Colour: fingerprint.Blue, Effect: fingerprint.Breathe}) && shown == tt.want {
+				break
+			}
+			if tries == 10 || shown != tt.want && shown != (fingerprint.Light{}) {
+				t.Fatalf("%+v: while it waits it shows %+v, and then %+v", tt.finger, waiting, shown)
+			}
 		}
 	}
 	if m, err := s.Scan(t.Context(), known[:1]); err != nil || m.Outcome != biometric.Nobody {
@@ -618,6 +612,28 @@ func TestTheLampSaysHowAScanGoes(t *testing.T) {
 	if got := far.Lamp(); got != (fingerprint.Light{}) {
 		t.Errorf("after nobody came it shows %+v", got)
 	}
+}
+
+// lampsOf is what the lamp shows while a scan waits, and when a finger came.
+func lampsOf(t *testing.T, far *sim.Module, s biometric.Scanner, f sim.Finger, with []biometric.Reference) (waiting, shown fingerprint.Light) {
+	t.Helper()
+	time.Sleep(1100 * time.Millisecond) // while it still shows what came of the last one
+	before := far.Lamp()
+	waits := make(chan fingerprint.Light, 1)
+	go func() {
+		for end := time.Now().Add(timeout / 2); far.Lamp() == before && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+		waits <- far.Lamp()
+		time.Sleep(settled)
+		far.Touch(f)
+	}()
+	if _, err := s.Scan(t.Context(), with); err != nil {
+		t.Fatal(err)
+	}
+	waiting, shown = <-waits, far.Lamp()
+	far.Lift()
+	return waiting, shown
 }
 
 func TestALampThatFailsIsNoFault(t *testing.T) {
@@ -727,9 +743,9 @@ func TestAModuleThatIsExchangedBetweenScansIsMissedAllTheSame(t *testing.T) {
 		bus, s := open(t, scanner.Device{Family: family, Port: port, Baud: bauds[family]})
 		defer bus.Close()
 		usable(t, s)
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		exchanged := time.AfterFunc(2*wait, func() { x.plug(wrong) })
+		exchanged := time.AfterFunc(2*settled, func() { x.plug(wrong) })
 		defer exchanged.Stop()
 		for {
 			m, err := s.Scan(ctx, nil)
@@ -753,8 +769,8 @@ func TestAModuleThatRestartsIsUsedAgain(t *testing.T) {
 		usable(t, s)
 		far.Power(false)
 		far.Power(true)
-		for end := time.Now().Add(10 * time.Second); ; {
-			touch := time.AfterFunc(wait, func() { far.Touch(sim.Finger{Name: "Ann"}) })
+		for end := time.Now().Add(time.Minute); ; {
+			touch := time.AfterFunc(settled, func() { far.Touch(sim.Finger{Name: "Ann"}) })
 			m, err := s.Scan(t.Context(), known[:1])
 			touch.Stop()
 			far.Lift()

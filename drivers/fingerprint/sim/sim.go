@@ -101,6 +101,7 @@ type Module struct {
 	off    bool
 	mute   bool
 	finger *Finger
+	lifted bool // since the module looked last, wherever the finger is now
 	woken  chan struct{}
 	heard  int
 }
@@ -169,8 +170,9 @@ func (m *Module) Touch(f Finger) {
 // Lift takes it away.
 func (m *Module) Lift() {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.finger = nil
+	m.finger, m.lifted = nil, true
+	m.mu.Unlock()
+	m.wake()
 }
 
 // Stored is what is in use.
@@ -295,7 +297,15 @@ func (m *Module) unasked() ([][]byte, bool) {
 	if m.off {
 		return nil, false
 	}
-	out, waits := m.p.later(time.Now(), m.finger)
+	now := time.Now()
+	if m.lifted && m.finger != nil { // put on again already, on a machine that is busy
+		if out, _ := m.p.later(now, nil); len(out) > 0 {
+			m.lifted = false
+			return m.spoil(out, nil), false
+		}
+	}
+	m.lifted = false
+	out, waits := m.p.later(now, m.finger)
 	if len(out) > 0 {
 		out = m.spoil(out, nil)
 	}

@@ -52,6 +52,8 @@ var patterns = map[string]pattern{
 	"ask_fingerprint": {light: blink(5, 5, osdp.Amber), beep: beep(1, 1, 1), text: "Your finger"},
 	"ask_iris":        {light: blink(2, 2, osdp.Amber), beep: beep(1, 1, 1), text: "Look here"},
 	"ask_pin":         {light: blink(1, 9, osdp.Amber), beep: beep(1, 1, 1), text: "Your PIN, then #"},
+	"ask_company":     {light: blink(5, 2, osdp.Amber), beep: beep(1, 1, 2), text: "Second person"},
+	"identify":        {light: osdp.Flash{On: 2, Off: 2, OnColor: osdp.Green, OffColor: osdp.Red}, beep: beep(1, 9, 3), text: "This is the door"},
 	"try_again":       {once: blink(1, 1, osdp.Red), times: 4, light: osdp.Flash{On: 2, Off: 2, OnColor: osdp.Amber, OffColor: osdp.Red}, beep: beep(1, 1, 2), text: "Once more"},
 }
 
