@@ -385,6 +385,8 @@ func (c *checker) object(ctx context.Context, tx *sql.Tx, o stored) error {
 		return bad("it cannot be read: " + err.Error())
 	case !bytes.Equal(v.lookup(c.r.o.Index), o.lookup):
 		return bad("the hash of its card was changed")
+	case dueOf(v) != o.due:
+		return bad("when something is to be done with it was changed")
 	}
 	return c.links(ctx, tx, o.objectName, v)
 }

@@ -77,7 +77,7 @@ func TestWhateverIsChangedBehindTheRegistrysBackIsNoticed(t *testing.T) {
 		"another's body":    {[]string{`UPDATE object SET body = (SELECT body FROM object WHERE id = 'p-2') WHERE id = 'p-1'`}, "does not open"},
 		"a version":         {[]string{`UPDATE object SET version = 9 WHERE id = 'p-1'`}, "does not open"},
 		"an object removed": {[]string{`DELETE FROM object WHERE kind = 'holiday'`}, "it is missing, and by the audit it is there"},
-		"an object added":   {[]string{`INSERT INTO object SELECT kind, 'p-0', version, changed, lookup, body FROM object WHERE id = 'p-2'`}, `person "p-0": it is there, and by the audit it is not`},
+		"an object added":   {[]string{`INSERT INTO object (kind, id, version, changed, lookup, body) SELECT kind, 'p-0', version, changed, lookup, body FROM object WHERE id = 'p-2'`}, `person "p-0": it is there, and by the audit it is not`},
 		"a card's hash":     {[]string{`UPDATE object SET lookup = x'00112233445566778899aabbccddeeff' WHERE id = 'c-1'`}, "the hash of its card"},
 		"a naming removed":  {[]string{`DELETE FROM link WHERE id = 'p-1' AND to_id = 'ops'`}, `that it names group "ops" was removed`},
 		"a naming added":    {[]string{`INSERT INTO link VALUES ('person', 'p-2', 'group', 'ops')`}, `it was made to name group "ops"`},

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gatehouse-acs/gatehouse/access"
 	"github.com/gatehouse-acs/gatehouse/internal/fields"
 	"github.com/gatehouse-acs/gatehouse/internal/spelling"
 )
@@ -85,6 +86,60 @@ func (f *faults) bounds(from, until time.Time) {
 	if !from.IsZero() && !until.IsZero() && !from.Before(until) {
 		f.add("until", "is not after from")
 	}
+}
+
+// span checks a length of time that is given; 0 is not.
+func (f *faults) span(field string, d, least, most Span) {
+	if d != 0 && (d < least || d > most) {
+		f.add(field, "%s is not between %s and %s", d, least, most)
+	}
+}
+
+func (f *faults) kinds(field string, list []access.Kind) {
+	for _, k := range list {
+		switch k {
+		case access.Staff, access.Contractor, access.Visitor:
+		default:
+			f.add(field, "%s: use staff, contractor or visitor", fields.Quote(string(k)))
+		}
+	}
+}
+
+// Span is a length of time, written as 30s, 10m or 1h30m.
+type Span time.Duration
+
+// String writes the span without what is zero in it.
+func (d Span) String() string {
+	s := time.Duration(d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// word is the span as an allowlist has it; "" where there is none.
+func (d Span) word() string {
+	if d == 0 {
+		return ""
+	}
+	return d.String()
+}
+
+// MarshalText writes the span as String does.
+func (d Span) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads what String writes, and all else that time.ParseDuration
+// reads.
+func (d *Span) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%s is not a length of time such as 30s, 10m or 1h30m", fields.Quote(string(text)))
+	}
+	*d = Span(v)
+	return nil
 }
 
 // instant is a moment as it is kept: in whole seconds, UTC.

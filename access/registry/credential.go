@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/access"
@@ -114,7 +115,7 @@ func (c *Credential) check(t *tx, before object, f *faults) error {
 		return err
 	}
 	c.checkHolder(p, f)
-	if _, _, ok := within(p, c); !ok {
+	if _, _, ok := within(p.From, p.Until, c.From, c.Until); !ok {
 		f.add("until", "it would never be valid, as the person is valid in other bounds")
 	}
 	return nil
@@ -158,12 +159,18 @@ func (c *Credential) checkCard(formats Formats, f *faults) {
 	}
 }
 
+// leaves says whether a door may know a card that it was and is not any more.
+func (c *Credential) leaves(after object) bool {
+	v, ok := after.(*Credential)
+	return !ok || c.Biometric != v.Biometric || !reflect.DeepEqual(c.card, v.card)
+}
+
 func (c *Credential) mayGo() error {
 	switch {
 	case c.State != access.Revoked:
-		return errors.New("it is not revoked: revoke it first, so that the doors hear of that")
+		return refused("it is not revoked: revoke it first, so that the doors hear of that")
 	case c.Visitors && c.Person != "":
-		return errors.New("a visitor has it: have it surrendered first")
+		return refused("a visitor has it: have it surrendered first")
 	}
 	return nil
 }

@@ -2,19 +2,17 @@ package registry
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/BurntSushi/toml"
 
 	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/access/allowlist"
 	"github.com/gatehouse-acs/gatehouse/badge"
-	"github.com/gatehouse-acs/gatehouse/internal/fields"
 )
 
 // maxExport is the largest policy that `gatehouse allowlist import` reads.
@@ -38,12 +36,32 @@ type Export struct {
 type policy struct {
 	Holidays  []string                       `toml:"holidays,omitempty"`
 	Schedules map[string]map[string][]string `toml:"schedules,omitempty"`
+	Areas     map[string]policyArea          `toml:"areas,omitempty"`
 	Doors     map[string]policyDoor          `toml:"doors,omitempty"`
 	People    []policyPerson                 `toml:"people,omitempty"`
 }
 
+type policyArea struct {
+	Passback  access.Passback `toml:"passback,omitempty"`
+	Timed     string          `toml:"timed,omitempty"`
+	Occupancy int             `toml:"occupancy,omitempty"`
+}
+
 type policyDoor struct {
-	Rules []policyRule `toml:"rules"`
+	Into            string        `toml:"into,omitempty"`
+	OutOf           string        `toml:"out_of,omitempty"`
+	ServerRoom      bool          `toml:"server_room,omitempty"`
+	TwoPerson       bool          `toml:"two_person,omitempty"`
+	Together        string        `toml:"together,omitempty"`
+	Interlock       []string      `toml:"interlock,omitempty"`
+	Free            string        `toml:"free,omitempty"`
+	FirstPerson     bool          `toml:"first_person,omitempty"`
+	Disabled        string        `toml:"disabled,omitempty"`
+	StaleAfter      string        `toml:"stale_after,omitempty"`
+	ExpiredAfter    string        `toml:"expired_after,omitempty"`
+	ExpiredKinds    []access.Kind `toml:"expired_kinds,omitempty"`
+	ClockUnsetKinds []access.Kind `toml:"clock_unset_kinds,omitempty"`
+	Rules           []policyRule  `toml:"rules,omitempty"`
 }
 
 type policyRule struct {
@@ -58,9 +76,17 @@ type policyPerson struct {
 	Kind         access.Kind        `toml:"kind"`
 	Extended     bool               `toml:"extended,omitempty"`
 	Operator     bool               `toml:"operator,omitempty"`
+	Escorted     bool               `toml:"escorted,omitempty"`
+	MayEscort    bool               `toml:"may_escort,omitempty"`
+	Supervisor   bool               `toml:"supervisor,omitempty"`
+	Exempt       bool               `toml:"exempt,omitempty"`
+	Clearance    access.Threat      `toml:"clearance,omitempty"`
 	PIN          string             `toml:"pin,omitempty"`
 	DuressPIN    string             `toml:"duress_pin,omitempty"`
+	TOTP         string             `toml:"totp,omitempty"`
 	Instead      map[string]string  `toml:"instead,omitempty"`
+	Visit        string             `toml:"visit,omitempty"`
+	Ticket       string             `toml:"ticket,omitempty"`
 	Host         string             `toml:"host,omitempty"`
 	Organisation string             `toml:"organisation,omitempty"`
 	Purpose      string             `toml:"purpose,omitempty"`
@@ -83,74 +109,40 @@ type policyCredential struct {
 	Number     *uint64      `toml:"number,omitempty"`
 	Issue      *uint64      `toml:"issue,omitempty"`
 	OEM        *uint64      `toml:"oem,omitempty"`
-	State      access.State `toml:"state"`
+	Code       string       `toml:"code,omitempty"`
+	ID         string       `toml:"id,omitempty"`
+	Door       string       `toml:"door,omitempty"`
+	State      access.State `toml:"state,omitempty"`
 	From       string       `toml:"from,omitempty"`
 	Until      string       `toml:"until,omitempty"`
 	BreakGlass bool         `toml:"break_glass,omitempty"`
 }
 
-// Export writes what the doors of a controller need to know, and no more: the
-// rules of its doors, the people who have a right to one of them with all that
-// decides about them, and the schedules of both. Visitors are in it who are in
-// and have a badge. Cards that were lost or revoked are in it in any case, without
-// a name where the person has no right here, so that their use is told for what
-// it is. What goes out is a line of the audit.
+// Export writes what Publish tells of a controller as a file: for one that no
+// network reaches. Of a visitor with several visits it tells the one that is on, or
+// else the next. What goes out is a line of the audit.
 func (r *Registry) Export(ctx context.Context, c Change, controller string) (out Export, err error) {
-	err = r.write(ctx, c, func(t *tx) error {
-		e := exporter{tx: t, controller: controller, uses: make(map[string]bool)}
-		if out, err = e.export(); err != nil {
+	p := policy{Doors: make(map[string]policyDoor), Areas: make(map[string]policyArea)}
+	err = r.view(ctx, controller, func(now *publication) error {
+		for _, d := range now.doors {
+			out.Doors = append(out.Doors, d.Name)
+		}
+		words, err := now.publish(0, 0, func(h *allowlist.Holder) error {
+			if n := len(p.People); n > 0 && p.People[n-1].Person == h.Entry.Person {
+				return nil
+			}
+			person, err := r.exported(h)
+			p.People = append(p.People, person)
+			out.Credentials += len(person.Credentials)
 			return err
-		}
-		return t.line(Line{Action: actionExport, Kind: kindController, ID: controller, After: t.r.hash(objectName{kindController, controller}, out.TOML)})
-	})
-	return out, err
-}
-
-type exporter struct {
-	*tx
-	controller string
-	doors      []Door
-	rights     map[string][]Right // of groups, expanded to this controller's doors
-	uses       map[string]bool    // schedules
-	visits     map[string]*Visit  // of visitors who are in with a badge
-	held       map[string][]*Credential
-}
-
-func (e *exporter) export() (Export, error) {
-	steps := []func() error{e.readDoors, e.readGroups, e.readVisits, e.readCredentials}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return Export{}, err
-		}
-	}
-	p := policy{Doors: make(map[string]policyDoor)}
-	out := Export{}
-	for _, d := range e.doors {
-		out.Doors = append(out.Doors, d.Name)
-		if len(d.Rules) == 0 {
-			continue
-		}
-		var rules []policyRule
-		for _, rule := range d.Rules {
-			rules = append(rules, policyRule(rule))
-			e.uses[rule.Schedule] = true
-		}
-		p.Doors[d.Name] = policyDoor{rules}
-	}
-	if err := e.r.People.each(e.ctx, e, func(v *Person) error {
-		entry, ok, err := e.person(v)
-		if ok && err == nil {
-			p.People = append(p.People, entry)
-			out.Credentials += len(entry.Credentials)
-		}
+		})
+		p.words(words)
 		return err
-	}); err != nil {
+	})
+	if err != nil {
 		return Export{}, err
 	}
 	out.People = len(p.People)
-	if err := e.readTimes(&p); err != nil {
-		return Export{}, err
-	}
 	var b bytes.Buffer
 	enc := toml.NewEncoder(&b)
 	enc.Indent = ""
@@ -158,132 +150,73 @@ func (e *exporter) export() (Export, error) {
 		return Export{}, fmt.Errorf("write the policy: %w", err)
 	}
 	if b.Len() > maxExport {
-		return Export{}, fmt.Errorf("the policy has %d MiB, and an import reads no more than %d", b.Len()>>20, maxExport>>20)
+		return Export{}, fmt.Errorf("the policy has %d MiB, and an import reads no more than %d: have it published", b.Len()>>20, maxExport>>20)
 	}
 	out.TOML = b.Bytes()
+	if err := r.write(ctx, c, func(t *tx) error {
+		return t.line(Line{Action: actionExport, Kind: kindController, ID: controller, After: t.r.hash(objectName{kindController, controller}, out.TOML)})
+	}); err != nil {
+		return Export{}, err
+	}
 	return out, nil
 }
 
-func (e *exporter) readDoors() error {
-	var controllers []string
-	if err := e.r.Doors.each(e.ctx, e, func(d *Door) error {
-		controllers = append(controllers, d.Controller)
-		if d.Controller == e.controller {
-			e.doors = append(e.doors, *d)
-		}
-		return nil
-	}); err != nil {
-		return err
+// words takes what doors, areas and schedules say.
+func (p *policy) words(w allowlist.Rules) {
+	p.Holidays, p.Schedules = w.Holidays, w.Schedules
+	for name, a := range w.Areas {
+		p.Areas[name] = policyArea(a)
 	}
-	if len(e.doors) == 0 {
-		return fmt.Errorf("controller %s is %w: there are doors of %s", fields.Quote(e.controller), ErrNotFound,
-			cmp.Or(strings.Join(sorted(controllers), ", "), "none"))
+	for name, s := range w.Sites {
+		p.Doors[name] = policyDoor{
+			Into: s.Into, OutOf: s.OutOf, ServerRoom: s.ServerRoom, TwoPerson: s.TwoPerson, Together: s.Together, Interlock: s.Interlock, Free: s.Free,
+			FirstPerson: s.FirstPerson, Disabled: s.Disabled, StaleAfter: s.StaleAfter, ExpiredAfter: s.ExpiredAfter,
+			ExpiredKinds: s.ExpiredKinds, ClockUnsetKinds: s.ClockUnsetKinds,
+		}
 	}
-	return nil
+	for name, rules := range w.Doors {
+		d := p.Doors[name]
+		for _, rule := range rules {
+			d.Rules = append(d.Rules, policyRule(rule))
+		}
+		p.Doors[name] = d
+	}
 }
 
-// readGroups finds what rights the groups give to these doors.
-func (e *exporter) readGroups() error {
-	e.rights = make(map[string][]Right)
-	return e.r.Groups.each(e.ctx, e, func(g *Group) error {
-		var rights []Right
-		for _, right := range g.Rights {
-			if right.Door == access.EveryDoor {
-				rights = append(rights, right)
-				continue
-			}
-			for _, d := range e.doors {
-				if d.Name == right.Door || right.Area != "" && d.Into == right.Area {
-					rights = append(rights, Right{Door: d.Name, Schedule: right.Schedule})
-				}
-			}
-		}
-		if len(rights) > 0 {
-			e.rights[g.Name] = rights
-		}
-		return nil
-	})
-}
-
-func (e *exporter) readVisits() error {
-	e.visits = make(map[string]*Visit)
-	return e.r.Visits.each(e.ctx, e, func(v *Visit) error {
-		if v.State() == VisitIn && v.BadgeOut() {
-			e.visits[v.Visitor] = v
-		}
-		return nil
-	})
-}
-
-func (e *exporter) readCredentials() error {
-	e.held = make(map[string][]*Credential)
-	return e.r.Credentials.each(e.ctx, e, func(c *Credential) error {
-		if c.Person != "" {
-			e.held[c.Person] = append(e.held[c.Person], c)
-		}
-		return nil
-	})
-}
-
-// person is what is said of somebody, and whether anything is.
-func (e *exporter) person(p *Person) (policyPerson, bool, error) {
-	out := policyPerson{Person: p.ID, Kind: p.Kind}
-	rights, visit := e.rightsOf(p)
-	for _, c := range e.held[p.ID] {
-		opens := len(rights) > 0 && (visit == nil || c.ID == visit.Badge)
-		if !opens && c.State == access.Active {
-			continue
-		}
-		credential, err := e.credential(p, c, visit)
+// exported is somebody in the words of the file.
+func (r *Registry) exported(h *allowlist.Holder) (policyPerson, error) {
+	e := &h.Entry
+	out := policyPerson{Person: e.Person, Name: h.Name, Kind: e.Kind, Extended: e.Extended, Operator: e.Operator,
+		Escorted: e.Escorted, MayEscort: e.MayEscort, Supervisor: e.Supervisor, Exempt: e.Exempt, Clearance: e.Clearance,
+		PIN: h.PIN, DuressPIN: h.DuressPIN, Rights: bySchedule(h.Rights)}
+	if e.TOTP != nil {
+		out.TOTP = encodeTOTP(e.TOTP)
+	}
+	if len(e.Instead) > 0 {
+		out.Instead = make(map[string]string)
+	}
+	for _, s := range e.Instead {
+		out.Instead[s.Of.String()] = s.By.String()
+	}
+	if v := e.Visit; v != nil {
+		out.Visit, out.Ticket, out.Host, out.Organisation, out.Purpose = v.ID, v.Ticket, v.Host, v.Organisation, v.Purpose
+		out.Escort, out.Authoriser, out.IDForm = v.Escort, v.Authoriser, v.IDForm
+	}
+	for i := range h.Credentials {
+		c, err := r.exportedCredential(e, &h.Credentials[i])
 		if err != nil {
-			return out, false, err
+			return out, fmt.Errorf("person %s: %w", e.Person, err)
 		}
-		out.Credentials = append(out.Credentials, credential)
+		out.Credentials = append(out.Credentials, c)
 	}
-	if len(out.Credentials) == 0 {
-		return out, false, nil
-	}
-	if len(rights) == 0 {
-		return out, true, nil
-	}
-	out.Name, out.Extended, out.Operator, out.Instead = p.Name, p.Extended, p.Operator, p.Instead
-	if p.pins != nil {
-		out.PIN, out.DuressPIN = p.pins.PIN, p.pins.Duress
-	}
-	if visit != nil {
-		out.Host, out.Organisation, out.Escort, out.Authoriser = visit.Host, visit.Organisation, visit.Escort, visit.Authoriser
-		out.Purpose, out.IDForm = visit.Purpose, visit.Identified.Form
-		if visit.Ticket != "" {
-			out.Purpose += " (" + visit.Ticket + ")"
-		}
-	}
-	out.Rights = e.bySchedule(rights)
-	return out, true, nil
-}
-
-// rightsOf are somebody's rights to these doors, and by which visit.
-func (e *exporter) rightsOf(p *Person) (rights []Right, visit *Visit) {
-	for _, g := range p.Groups {
-		rights = append(rights, e.rights[g]...)
-	}
-	v := e.visits[p.ID]
-	if v == nil {
-		return rights, nil
-	}
-	for _, d := range e.doors {
-		if slices.Contains(v.Doors, d.Name) {
-			rights = append(rights, Right{Door: d.Name, Schedule: access.AlwaysName})
-		}
-	}
-	return rights, v
+	return out, nil
 }
 
 // bySchedule gathers the doors of each schedule.
-func (e *exporter) bySchedule(rights []Right) []policyRight {
+func bySchedule(rights []allowlist.Right) []policyRight {
 	doors := make(map[string][]string)
 	for _, r := range rights {
 		doors[r.Schedule] = append(doors[r.Schedule], r.Door)
-		e.uses[r.Schedule] = true
 	}
 	var out []policyRight
 	for _, schedule := range slices.Sorted(maps.Keys(doors)) {
@@ -292,20 +225,20 @@ func (e *exporter) bySchedule(rights []Right) []policyRight {
 	return out
 }
 
-func (e *exporter) credential(p *Person, c *Credential, visit *Visit) (policyCredential, error) {
-	out := policyCredential{Biometric: c.Biometric, State: c.State, BreakGlass: c.BreakGlass}
-	if c.card != nil {
-		format, ok := e.r.o.Formats.Format(c.card.Format)
+func (r *Registry) exportedCredential(e *access.Entry, c *allowlist.Held) (policyCredential, error) {
+	out := policyCredential{Biometric: c.Biometric, Code: c.Code, ID: c.CodeID, Door: c.CodeDoor, State: c.State, BreakGlass: c.BreakGlass}
+	if c.Code != "" {
+		out.State = ""
+	}
+	if c.Card != nil {
+		format, ok := r.o.Formats.Format(c.Card.Format)
 		if !ok {
-			return out, fmt.Errorf("credential %s: format %q is not known any more", c.ID, c.card.Format)
+			return out, fmt.Errorf("format %q of a card is not known any more", c.Card.Format)
 		}
-		out.Format = c.card.Format
-		out.card(format, *c.card)
+		out.Format = c.Card.Format
+		out.card(format, *c.Card)
 	}
-	from, until, _ := within(p, c)
-	if visit != nil && c.ID == visit.Badge {
-		from, until = visit.From, visit.Until
-	}
+	from, until, _ := within(e.From, e.Until, c.From, c.Until)
 	out.From, out.Until = written(from), written(until)
 	return out, nil
 }
@@ -334,28 +267,4 @@ func written(t time.Time) string {
 		return ""
 	}
 	return t.UTC().Format(time.RFC3339)
-}
-
-// readTimes adds the schedules that are used, and the holidays.
-func (e *exporter) readTimes(p *policy) error {
-	delete(e.uses, access.AlwaysName)
-	if len(e.uses) == 0 {
-		return nil
-	}
-	p.Schedules = make(map[string]map[string][]string)
-	if err := e.r.Schedules.each(e.ctx, e, func(s *Schedule) error {
-		if e.uses[s.Name] {
-			p.Schedules[s.Name] = s.Week
-			if s.Week == nil {
-				p.Schedules[s.Name] = map[string][]string{}
-			}
-		}
-		return nil
-	}); err != nil {
-		return err
-	}
-	return e.r.Holidays.each(e.ctx, e, func(h *Holiday) error {
-		p.Holidays = append(p.Holidays, h.Date)
-		return nil
-	})
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/gatehouse-acs/gatehouse/access"
@@ -77,7 +78,22 @@ func described(e *access.Entry, name string) string {
 		until = e.Until.UTC().Format(time.RFC3339)
 	}
 	return fmt.Sprintf("%s %q %s %s [%s,%s) %v extended=%t glass=%t operator=%t instead=%v %+v", e.Person, name, e.Kind, e.State, from, until,
-		rights, e.Extended, e.BreakGlass, e.Operator, e.Instead, visit)
+		rights, e.Extended, e.BreakGlass, e.Operator, e.Instead, visit) + besides(e)
+}
+
+// besides are the marks that few have.
+func besides(e *access.Entry) string {
+	var out string
+	for _, m := range []struct {
+		on   bool
+		mark string
+	}{{e.Escorted, " escorted"}, {e.MayEscort, " may-escort"}, {e.Supervisor, " supervisor"}, {e.Exempt, " exempt"},
+		{e.Clearance > 0, fmt.Sprint(" clearance ", e.Clearance)}, {e.TOTP != nil, fmt.Sprintf(" totp %x", e.TOTP)}, {e.Code != nil, fmt.Sprintf(" code %+v", e.Code)}} {
+		if m.on {
+			out += m.mark
+		}
+	}
+	return out
 }
 
 func names(t tester, l *allowlist.List) map[string]string {
@@ -107,6 +123,7 @@ func TestWhatIsExportedIsImportedWhole(t *testing.T) {
 	lost.State = access.Lost
 	must(s.Credentials.Create(ctx, by, lost))(t)
 	must(s.CheckIn(ctx, by, "visit-1", 0, arrival("b-1")))(t)
+	code, digits := s.issue(t, "lab-door")
 	before := s.verify()
 	e := must(s.Export(ctx, by, "north-1"))(t)
 	if !gocmp.Equal(e.Doors, []string{"front", "lab-door"}) {
@@ -129,14 +146,17 @@ func TestWhatIsExportedIsImportedWhole(t *testing.T) {
 		return described(entry, name[entry.Person])
 	}
 	for number, want := range map[uint64]string{
-		4711: `p-1 "Ada Lovelace" staff active [,2027-01-01T00:00:00Z) [front@always lab-door@office] extended=true glass=true operator=true instead=[{fingerprint pin}] {Host: Organisation: Purpose: Escort: Authoriser: IDForm:}`,
+		4711: `p-1 "Ada Lovelace" staff active [,2027-01-01T00:00:00Z) [front@always lab-door@office] extended=true glass=true operator=true instead=[{fingerprint pin}] {ID: Ticket: Host: Organisation: Purpose: Escort: Authoriser: IDForm:}`,
 		4713: "",
-		4714: `p-2 "" staff lost [,) [] extended=false glass=false operator=false instead=[] {Host: Organisation: Purpose: Escort: Authoriser: IDForm:}`,
-		9001: `v-1 "Vera Visitor" visitor active [2026-03-02T09:00:00Z,2026-03-02T13:00:00Z) [front@always lab-door@always] extended=false glass=false operator=false instead=[] {Host:p-1 Organisation:Acme Purpose:replace a disk (INC-7) Escort:p-3 Authoriser:p-2 IDForm:passport}`,
+		4714: `p-2 "" staff lost [,) [] extended=false glass=false operator=false instead=[] {ID: Ticket: Host: Organisation: Purpose: Escort: Authoriser: IDForm:}`,
+		9001: `v-1 "Vera Visitor" visitor active [2026-03-02T09:00:00Z,2026-03-02T13:00:00Z) [front@always lab-door@always] extended=false glass=false operator=false instead=[] {ID:visit-1 Ticket:INC-7 Host:p-1 Organisation:Acme Purpose:replace a disk Escort:p-3 Authoriser:p-2 IDForm:passport} escorted`,
 	} {
 		if got := look(number); got != want {
 			t.Errorf("card %d:\n got %s\nwant %s", number, got, want)
 		}
+	}
+	if e := must(l.Code([]byte(digits)))(t); e == nil || e.Code == nil || e.Code.ID != code.ID || e.Code.Door != "lab-door" || e.Visit == nil || e.Visit.ID != "visit-1" {
+		t.Errorf("a code: %+v", e)
 	}
 	if p := must(l.Person("p-3"))(t); p == nil || p.Kind != access.Contractor || len(p.Rights) != 2 {
 		t.Errorf("who is identified by a finger: %+v", p)
@@ -185,7 +205,7 @@ func TestALeaverIsExportedAsRevoked(t *testing.T) {
 
 // Whatever the registry takes, the allowlist takes, and says the same of it.
 func TestWhateverIsRegisteredSurvivesTheWayToADoor(t *testing.T) {
-	dir := t.TempDir()
+	dir := memory(t)
 	rapid.Check(t, func(t *rapid.T) {
 		own := must(os.MkdirTemp(dir, ""))(t)
 		s := openSite(t, filepath.Join(own, FileName))
@@ -215,10 +235,10 @@ func TestWhateverIsRegisteredSurvivesTheWayToADoor(t *testing.T) {
 			if got != want {
 				t.Fatalf("credential %s:\n got %s\nwant %s", text(t, c), got, want)
 			}
-			if e == nil || p.pins == nil || len(e.Rights) == 0 {
+			if e == nil || !p.HasPIN || len(e.Rights) == 0 {
 				continue
 			}
-			if ok, duress := l.CheckPIN(e, []byte(p.pins.PIN)); !ok || duress {
+			if ok, duress := l.CheckPIN(e, []byte(p.own.PIN)); !ok || duress {
 				t.Fatalf("PIN %t %t", ok, duress)
 			}
 		}
@@ -233,6 +253,9 @@ func TestWhateverIsRegisteredSurvivesTheWayToADoor(t *testing.T) {
 					got = append(got, rule)
 				}
 			}
+			if row.Value.Controller == "north-1" {
+				sameSite(t, s, row.Value, l.Site(row.Value.Name))
+			}
 			if want := row.Value.Rules; row.Value.Controller == "north-1" && !gocmp.Equal(got, want) {
 				t.Fatalf("door %s: rules %v, want %v", row.Value.Name, got, want)
 			}
@@ -240,21 +263,73 @@ func TestWhateverIsRegisteredSurvivesTheWayToADoor(t *testing.T) {
 	})
 }
 
+// sameSite holds what a controller asks at a door to what the registry has.
+func sameSite(t *rapid.T, s *site, d Door, got *access.Door) {
+	want := &access.Door{Name: d.Name, ServerRoom: d.ServerRoom, TwoPerson: d.TwoPerson, Together: time.Duration(d.Together), FirstPerson: d.FirstPerson,
+		Disabled: d.Disabled, ClockUnsetKinds: d.ClockUnsetKinds}
+	for name, to := range map[string]**access.Area{d.Into: &want.Into, d.OutOf: &want.OutOf} {
+		if name != "" {
+			a := must(s.Areas.Get(ctx, name))(t).Value
+			*to = &access.Area{Name: name, Passback: a.Passback, Timed: time.Duration(a.Timed), Occupancy: a.Most}
+		}
+	}
+	if d.StaleAfter != 0 || d.ExpiredAfter != 0 {
+		want.Age = &access.Ages{StaleAfter: time.Duration(d.StaleAfter), ExpiredAfter: time.Duration(d.ExpiredAfter), ExpiredKinds: d.ExpiredKinds}
+	}
+	if free := got.Free; free != nil {
+		want.Free = free
+		if free.Name != d.Free {
+			t.Fatalf("door %s is free in schedule %s, want %q", d.Name, free.Name, d.Free)
+		}
+	} else if d.Free != "" {
+		t.Fatalf("door %s is never free, want %q", d.Name, d.Free)
+	}
+	if diff := gocmp.Diff(want, got, cmpopts.EquateEmpty(), gocmp.Comparer(func(a, b *access.Schedule) bool { return a == b })); diff != "" {
+		t.Fatal(diff)
+	}
+}
+
 var (
 	anyText  = rapid.StringOfN(rapid.RuneFrom([]rune(`aZ é"'\#=[]{}·ü世`)), 0, 20, maxText)
-	anySet   = rapid.SampledFrom([]string{"badge", "badge+pin", "fingerprint", "badge+iris", "badge+pin+fingerprint"})
+	anySet   = rapid.SampledFrom([]string{"badge", "badge+pin", "fingerprint", "badge+iris", "badge+pin+fingerprint", "code", "pin+code", "badge+totp"})
 	anyTimes = rapid.SampledFrom([]string{"always", "office", "nights.2"})
 	anyDay   = rapid.Custom(func(t *rapid.T) time.Time {
 		return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(rapid.IntRange(0, 400*24*3600).Draw(t, "seconds")) * time.Second)
 	})
 )
 
+func drawSpan(t *rapid.T, name string, least, most Span) Span {
+	if !rapid.Bool().Draw(t, name) {
+		return 0
+	}
+	return Span(rapid.Int64Range(int64(least), int64(most)).Draw(t, name))
+}
+
+// drawWords makes a door ask for what it may. What is refused it does without.
+func drawWords(t *rapid.T, d *Door) {
+	d.ServerRoom, d.TwoPerson, d.FirstPerson = rapid.Bool().Draw(t, "server room"), rapid.Bool().Draw(t, "two-person"), rapid.Bool().Draw(t, "first person")
+	d.Together = drawSpan(t, "together", shortestTogether, longestTogether)
+	d.Disabled = anyText.Draw(t, "disabled")
+	if d.StaleAfter = drawSpan(t, "stale", shortestAge, longestAge-1); rapid.Bool().Draw(t, "expires") {
+		d.ExpiredAfter = Span(rapid.Int64Range(int64(max(d.StaleAfter+1, shortestAge)), int64(longestAge)).Draw(t, "expired"))
+		d.ExpiredKinds = rapid.SliceOfDistinct(anyKind, rapid.ID).Draw(t, "expired kinds")
+	}
+	d.ClockUnsetKinds = rapid.SliceOfDistinct(anyKind, rapid.ID).Draw(t, "unset kinds")
+	if !d.ServerRoom && !d.TwoPerson && rapid.Bool().Draw(t, "free") {
+		d.Free = anyTimes.Draw(t, "free")
+	}
+}
+
+var anyKind = rapid.SampledFrom([]access.Kind{access.Staff, access.Contractor, access.Visitor})
+
 func drawDoors(t *rapid.T, s *site) {
-	must(s.Areas.Create(ctx, by, Area{Name: "lab"}))(t)
+	must(s.Areas.Create(ctx, by, Area{Name: "lab", Timed: drawSpan(t, "timed", shortestTimed, longestTimed)}))(t)
+	must(s.Areas.Create(ctx, by, Area{Name: "hall", Passback: rapid.SampledFrom([]access.Passback{"", "soft", "hard"}).Draw(t, "passback"),
+		Most: rapid.IntRange(0, mostOccupants).Draw(t, "occupancy")}))(t)
 	must(s.Schedules.Create(ctx, by, Schedule{Name: "office", Week: map[string][]string{"mon-fri": {"07:00-12:00", "13:00-19:00"}}}))(t)
 	must(s.Schedules.Create(ctx, by, Schedule{Name: "nights.2", Week: map[string][]string{"sat-mon": {"22:00-06:00"}, "holiday": {"00:00-24:00"}}}))(t)
 	must(s.Holidays.Create(ctx, by, Holiday{Date: "2026-12-25"}))(t)
-	for _, d := range []Door{{Name: "front", Controller: "north-1"}, {Name: "lab.1", Controller: "north-1", Into: "lab"}, {Name: "lab.2", Controller: "south-1", Into: "lab"}} {
+	for _, d := range []Door{{Name: "front", Controller: "north-1", Into: "hall"}, {Name: "lab.1", Controller: "north-1", Into: "lab", OutOf: "hall"}, {Name: "lab.2", Controller: "south-1", Into: "lab"}} {
 		if rapid.Bool().Draw(t, "ruled") {
 			d.Rules = []Rule{{"in", rapid.SampledFrom([]string{"office", "nights.2"}).Draw(t, "schedule"), rapid.SliceOfNDistinct(anySet, 1, 3, rapid.ID).Draw(t, "sets")},
 				{"in", access.AlwaysName, []string{anySet.Draw(t, "set")}}}
@@ -262,6 +337,7 @@ func drawDoors(t *rapid.T, s *site) {
 		if rapid.Bool().Draw(t, "ruled on the way out") {
 			d.Rules = append(d.Rules, Rule{"out", access.AlwaysName, []string{anySet.Draw(t, "set")}})
 		}
+		drawWords(t, &d)
 		must(s.Doors.Create(ctx, by, d))(t)
 	}
 	for _, g := range []string{"g1", "g2"} {
@@ -287,6 +363,13 @@ func drawPeople(t *rapid.T, s *site) (cards []Credential) {
 		if rapid.Bool().Draw(t, "PIN") {
 			p.SetPIN(rapid.StringMatching(`[0-9]{4,16}`).Draw(t, "PIN"), "")
 			p.Instead = map[string]string{"iris": "pin"}
+		}
+		if p.Escorted = rapid.Bool().Draw(t, "escorted"); !p.Escorted {
+			p.MayEscort, p.Supervisor = rapid.Bool().Draw(t, "may escort"), rapid.Bool().Draw(t, "supervisor")
+		}
+		p.Exempt, p.Clearance = rapid.Bool().Draw(t, "exempt"), access.Threat(rapid.IntRange(0, int(access.MaxThreat)).Draw(t, "clearance"))
+		if rapid.Bool().Draw(t, "TOTP") {
+			p.setOwn(func(o *own) { o.TOTP = rapid.SliceOfN(rapid.Byte(), totpSecret, totpSecret).Draw(t, "TOTP") })
 		}
 		if _, err := s.People.Create(ctx, by, p); err != nil {
 			continue // its bounds are the wrong way round
@@ -347,6 +430,10 @@ func should(t *rapid.T, s *site, p Person, c Credential) string {
 		return described(&e, "")
 	}
 	e.Extended = p.Extended
+	e.Escorted, e.MayEscort, e.Supervisor, e.Exempt, e.Clearance = p.Escorted, p.MayEscort, p.Supervisor, p.Exempt, p.Clearance
+	if p.own != nil {
+		e.TOTP = p.own.TOTP
+	}
 	if p.Instead != nil {
 		e.Instead = []access.Substitution{{Of: access.Iris, By: access.PIN}}
 	}

@@ -63,3 +63,20 @@ func FuzzParseHead(f *testing.F) {
 		}
 	})
 }
+
+// FuzzSpan holds that a length of time is written as it is read again.
+func FuzzSpan(f *testing.F) {
+	for _, text := range []string{"30s", "10m", "1h30m", "72h", "0", "-1.5h", "1µs", "soon"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var d, again Span
+		if err := d.UnmarshalText([]byte(text)); err != nil {
+			return
+		}
+		written := must(d.MarshalText())(t)
+		if err := again.UnmarshalText(written); err != nil || again != d {
+			t.Errorf("%q is %d, written %q, and that is %d (%v)", text, d, written, again, err)
+		}
+	})
+}

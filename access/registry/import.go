@@ -379,6 +379,8 @@ func (i *importer) credential(person string, bad bool) error {
 		if was, err = i.old(objectName{KindCredential, c.ID}); err != nil {
 			return err
 		}
+	} else {
+		i.fresh = c.ID
 	}
 	i.cards[c.ID] = i.line
 	return i.take(i.write(was, &c))

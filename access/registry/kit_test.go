@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -54,9 +55,25 @@ func newKeys(t tester) (*keys.Sealer, *keys.Pepper) {
 	return sealer, pepper
 }
 
+// memory is a folder in memory, where the machine has such: what is tested there
+// does not depend on what a disk does, and does not wait for it.
+func memory(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "registry-*")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
 func newSite(t testing.TB) *site {
 	t.Helper()
-	s := openSite(t, filepath.Join(t.TempDir(), FileName))
+	s := openSite(t, filepath.Join(memory(t), FileName))
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -174,7 +191,7 @@ func (s *site) staff() {
 	for _, p := range []Person{
 		{ID: "p-1", Name: "Ada Lovelace", Kind: access.Staff, Groups: []string{"ops"}},
 		{ID: "p-2", Name: "Grace Hopper", Kind: access.Staff},
-		{ID: "p-3", Name: "Edith Clarke", Kind: access.Contractor, Groups: []string{"ops"}},
+		{ID: "p-3", Name: "Edith Clarke", Kind: access.Contractor, Groups: []string{"ops"}, MayEscort: true},
 		{ID: "v-1", Name: "Vera Visitor", Kind: access.Visitor},
 	} {
 		must(s.People.Create(ctx, by, p))(t)

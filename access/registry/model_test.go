@@ -289,7 +289,7 @@ func compare[T any, P interface {
 }
 
 func TestWhateverIsDoneTheRegistryHoldsWhatAModelHolds(t *testing.T) {
-	dir := t.TempDir()
+	dir := memory(t)
 	rapid.Check(t, func(t *rapid.T) {
 		path := filepath.Join(must(os.MkdirTemp(dir, ""))(t), FileName)
 		s := openSite(t, path)

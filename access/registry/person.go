@@ -6,8 +6,8 @@ import (
 	"crypto/rand"
 	"encoding/base32"
 	"errors"
-	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -30,14 +30,23 @@ type Person struct {
 	Instead  map[string]string `json:"instead,omitempty"` // factors by those that they stand for
 	HasPIN   bool              `json:"has_pin,omitempty"`
 	HasSign  bool              `json:"has_duress_pin,omitempty"`
+	HasTOTP  bool              `json:"has_totp,omitempty"`
 	Left     time.Time         `json:"left,omitzero"` // zero: still here
 
-	pins *pins // nil: none. A pointer, so that nothing prints them
+	Escorted   bool          `json:"escorted,omitempty"`   // passes only together with somebody who may escort
+	MayEscort  bool          `json:"may_escort,omitempty"` // others
+	Supervisor bool          `json:"supervisor,omitempty"` // is a first person in
+	Exempt     bool          `json:"exempt,omitempty"`     // from anti-passback
+	Clearance  access.Threat `json:"clearance,omitempty"`  // the highest threat at which they still pass
+
+	own *own // nil: nothing. A pointer, so that nothing prints it
 }
 
-type pins struct {
+// own is what a person knows or carries that proves who they are.
+type own struct {
 	PIN    string `json:"pin"`
 	Duress string `json:"duress,omitempty"`
+	TOTP   []byte `json:"totp,omitempty"` // the secret of RFC 6238
 }
 
 // The length of a PIN, in decimal digits.
@@ -47,15 +56,25 @@ const minPIN, maxPIN = 4, 16
 // they are threatened; two empty ones take both away. What is wrong with them is
 // said when the person is written.
 func (p *Person) SetPIN(pin, duress string) {
-	p.pins = &pins{pin, duress}
-	if pin == "" && duress == "" {
-		p.pins = nil
+	p.setOwn(func(o *own) { o.PIN, o.Duress = pin, duress })
+}
+
+// setOwn changes what the person has, which others may hold a copy of.
+func (p *Person) setOwn(f func(*own)) {
+	var o own
+	if p.own != nil {
+		o = *p.own
+	}
+	f(&o)
+	p.own = &o
+	if o.PIN == "" && o.Duress == "" && o.TOTP == nil {
+		p.own = nil
 	}
 }
 
 func (*Person) kind() Kind            { return KindPerson }
 func (p *Person) key() string         { return p.ID }
-func (p *Person) secret() any         { return &p.pins }
+func (p *Person) secret() any         { return &p.own }
 func (*Person) lookup(Indexer) []byte { return nil }
 
 func (p *Person) settle() {
@@ -66,12 +85,13 @@ func (p *Person) settle() {
 	if len(p.Instead) == 0 {
 		p.Instead = nil
 	}
-	p.HasPIN = p.pins != nil
-	p.HasSign = p.pins != nil && p.pins.Duress != ""
+	p.HasPIN = p.own != nil && p.own.PIN != ""
+	p.HasSign = p.own != nil && p.own.Duress != ""
+	p.HasTOTP = p.own != nil && p.own.TOTP != nil
 }
 
 // sorted is the list without repetitions; nil where it is empty.
-func sorted(list []string) []string {
+func sorted[T cmp.Ordered](list []T) []T {
 	if len(list) == 0 {
 		return nil
 	}
@@ -100,11 +120,23 @@ func (p *Person) check(t *tx, before object, f *faults) error {
 		if p.Operator {
 			f.add("operator", "a visitor enrols nobody")
 		}
+		if p.Escorted {
+			f.add("escorted", "whether a visitor is escorted is said by the visit")
+		}
+		if p.MayEscort || p.Supervisor || p.Exempt || p.Clearance > 0 {
+			f.add("kind", "a visitor escorts nobody, is no first person in, is exempt from nothing and has no clearance")
+		}
 		if !p.From.IsZero() || !p.Until.IsZero() {
 			f.add("until", "a visitor is valid as long as the visit")
 		}
 	default:
 		f.add("kind", "%s: use staff, contractor or visitor", fields.Quote(string(p.Kind)))
+	}
+	if p.Escorted && (p.MayEscort || p.Supervisor) {
+		f.add("escorted", "somebody who is escorted may neither escort others nor be a first person in")
+	}
+	if p.Clearance > access.MaxThreat {
+		f.add("clearance", "%d is not between 0 and %d", p.Clearance, access.MaxThreat)
 	}
 	f.bounds(p.From, p.Until)
 	p.checkPINs(f)
@@ -116,8 +148,8 @@ func (p *Person) check(t *tx, before object, f *faults) error {
 	if !t.guided && !p.Left.Equal(left) {
 		f.add("left", "who has left is said by `gatehouse-crm people remove`")
 	}
-	if !p.Left.IsZero() && (len(p.Groups) > 0 || p.pins != nil || p.Operator) {
-		f.add("left", "somebody who has left is in no group, has no PIN and is no operator")
+	if !p.Left.IsZero() && (len(p.Groups) > 0 || p.own != nil || p.Operator || p.MayEscort || p.Supervisor || p.Exempt || p.Clearance > 0) {
+		f.add("left", "somebody who has left is in no group, has no PIN and no one-time codes, and may do nothing for others")
 	}
 	if before == nil {
 		return nil // nothing names who is new
@@ -126,18 +158,19 @@ func (p *Person) check(t *tx, before object, f *faults) error {
 }
 
 func (p *Person) checkPINs(f *faults) {
-	if p.pins == nil {
+	if p.own == nil {
 		return
 	}
-	for _, v := range [...]struct{ field, digits string }{{"pin", p.pins.PIN}, {"duress_pin", p.pins.Duress}} {
+	for _, v := range [...]struct{ field, digits string }{{"pin", p.own.PIN}, {"duress_pin", p.own.Duress}} {
 		if n := len(v.digits); n > 0 && (n < minPIN || n > maxPIN || strings.Trim(v.digits, "0123456789") != "") {
 			f.add(v.field, "is not %d to %d digits", minPIN, maxPIN)
 		}
 	}
 	switch {
-	case p.pins.PIN == "":
+	case p.own.PIN == "" && p.own.Duress == "":
+	case p.own.PIN == "":
 		f.add("duress_pin", "without a pin: give both")
-	case p.pins.PIN == p.pins.Duress:
+	case p.own.PIN == p.own.Duress:
 		f.add("duress_pin", "is the same as pin: nobody could tell a threat")
 	}
 }
@@ -148,13 +181,17 @@ func (p *Person) checkInstead(f *faults) {
 		by, errBy := access.ParseFactors(p.Instead[name])
 		switch {
 		case errOf != nil || errBy != nil || of.Count() != 1 || by.Count() != 1 || of.String() != name || by.String() != p.Instead[name]:
-			f.add("instead", "%s by %s: each is one of pin, fingerprint, iris", fields.Quote(name), fields.Quote(p.Instead[name]))
+			f.add("instead", "%s by %s: each is one of pin, fingerprint, iris, totp", fields.Quote(name), fields.Quote(p.Instead[name]))
 		case of == by:
 			f.add("instead", "instead of %s stands %s itself", of, by)
 		case of == access.Badge:
 			f.add("instead", "nothing stands instead of a badge: give the person a biometric credential")
-		case by == access.PIN && p.pins == nil:
+		case by == access.PIN && (p.own == nil || p.own.PIN == ""):
 			f.add("instead", "instead of %s the person gives a pin, but has none", of)
+		case by == access.TOTP && (p.own == nil || p.own.TOTP == nil):
+			f.add("instead", "instead of %s the person gives a one-time code, but has no device for them: `gatehouse-crm people totp`", of)
+		case of == access.OneTimeCode || by == access.OneTimeCode:
+			f.add("instead", "a code that is issued once stands in the place of a badge, and of nothing else")
 		}
 		if _, chain := p.Instead[by.String()]; chain && of != by {
 			f.add("instead", "instead of %s the person gives %s, and something else instead of that: name what they do give", of, by)
@@ -167,7 +204,7 @@ func (p *Person) checkInstead(f *faults) {
 func (p *Person) checkCredentials(t *tx, f *faults) error {
 	return t.eachNaming(KindCredential, p.objectName(), func(v object) error {
 		c := v.(*Credential)
-		if _, _, ok := within(p, c); !ok {
+		if _, _, ok := within(p.From, p.Until, c.From, c.Until); !ok {
 			f.add("until", "credential %s would never be valid: change its bounds first", c.ID)
 		}
 		c.checkHolder(p, f)
@@ -177,22 +214,22 @@ func (p *Person) checkCredentials(t *tx, f *faults) error {
 
 func (p *Person) objectName() objectName { return objectName{KindPerson, p.ID} }
 
-// within are the bounds in which both a person and a credential are valid, and
+// within are the bounds in which both a person and what they carry are valid, and
 // whether anything is left of them.
-func within(p *Person, c *Credential) (from, until time.Time, ok bool) {
-	from, until = p.From, p.Until
-	if c.From.After(from) {
-		from = c.From
+func within(personFrom, personUntil, itsFrom, itsUntil time.Time) (from, until time.Time, ok bool) {
+	from, until = personFrom, personUntil
+	if itsFrom.After(from) {
+		from = itsFrom
 	}
-	if until.IsZero() || !c.Until.IsZero() && c.Until.Before(until) {
-		until = c.Until
+	if until.IsZero() || !itsUntil.IsZero() && itsUntil.Before(until) {
+		until = itsUntil
 	}
 	return from, until, from.IsZero() || until.IsZero() || from.Before(until)
 }
 
 // eachNaming calls f with every object of a kind that names another.
 func (t *tx) eachNaming(kind Kind, to objectName, f func(object) error) error {
-	names, err := naming(t.ctx, t, kind, to)
+	names, err := naming(t.ctx, t, kind, to, math.MaxInt32)
 	if err != nil {
 		return err
 	}
@@ -208,7 +245,7 @@ func (t *tx) eachNaming(kind Kind, to objectName, f func(object) error) error {
 	return nil
 }
 
-var errPeopleStay = errors.New("records name people for years; say that the person has left")
+var errPeopleStay = refused("records name people for years; say that the person has left")
 
 func (*Person) mayGo() error { return errPeopleStay }
 
@@ -223,6 +260,7 @@ func NewID(prefix string) string {
 type Left struct {
 	Person    string    `json:"person"`
 	At        time.Time `json:"at"`
+	Seq       uint64    `json:"seq"`                 // the last line of the audit that tells of it
 	Revoked   []string  `json:"revoked,omitempty"`   // credentials
 	Groups    []string  `json:"groups,omitempty"`    // that they were in
 	Cancelled []string  `json:"cancelled,omitempty"` // visits that were planned with them as host or visitor
@@ -248,6 +286,7 @@ func (r *Registry) Leave(ctx context.Context, c Change, id string, version uint6
 			return err
 		}
 		left, err = t.leave(id)
+		left.Seq = t.head.Seq
 		return err
 	})
 	return left, err
@@ -273,11 +312,12 @@ func (t *tx) leave(id string) (Left, error) {
 	}
 	if _, err := t.r.People.update(t, actionLeave, id, 0, func(p *Person) error {
 		if !p.Left.IsZero() {
-			return fmt.Errorf("person %q has left already, on %s", id, p.Left.Format(time.DateOnly))
+			return refused("person %q has left already, on %s", id, p.Left.Format(time.DateOnly))
 		}
 		left.Groups = p.Groups
 		p.Groups, p.Operator, p.Instead, p.Left = nil, false, nil, left.At
-		p.SetPIN("", "")
+		p.MayEscort, p.Supervisor, p.Exempt, p.Clearance = false, false, false, 0
+		p.own = nil
 		return nil
 	}); err != nil {
 		return left, err
@@ -290,6 +330,9 @@ func (t *tx) leave(id string) (Left, error) {
 			return t.closeVisit(v.ID, CloseCancelled)
 		case v.State() == VisitPlanned && v.Escort == id, v.State() == VisitIn && v.Authoriser != id:
 			left.Open = append(left.Open, v.ID)
+		}
+		if v.State() == VisitIn && v.Visitor == id {
+			return t.endCodes(v.ID, actionWithdraw, CodeWithdrawn)
 		}
 		return nil
 	})

@@ -21,7 +21,7 @@ import (
 	"os"
 	"time"
 
-	_ "github.com/mattn/go-sqlite3" // the driver "sqlite3"
+	"github.com/mattn/go-sqlite3"
 	"github.com/pressly/goose/v3"
 
 	"github.com/gatehouse-acs/gatehouse/badge"
@@ -47,6 +47,9 @@ var (
 	// ErrDamaged marks an object that does not open: it was changed behind the
 	// registry's back.
 	ErrDamaged = errors.New("damaged")
+	// ErrBusy is that another process has been writing for longer than a change
+	// waits.
+	ErrBusy = errors.New("another process is writing")
 	// ErrKey marks a registry that was sealed with another key.
 	ErrKey = errors.New("the registry was sealed with another key")
 )
@@ -87,10 +90,14 @@ type Registry struct {
 	Areas       Table[Area, *Area]
 	Doors       Table[Door, *Door]
 	Visits      Table[Visit, *Visit]
+	Codes       Table[Code, *Code]
 
-	o Options
-	w *sql.DB // one connection, immediate transactions
-	r *sql.DB // readers; they see what is committed
+	o       Options
+	touched int     // mostTouched
+	now     layouts // as doors and groups are
+	before  layouts // and as they were when a publication was made last
+	w       *sql.DB // one connection, immediate transactions
+	r       *sql.DB // readers; they see what is committed
 }
 
 // Open opens the registry at path and creates or migrates it. It fails with
@@ -109,9 +116,9 @@ func Open(ctx context.Context, path string, o Options) (*Registry, error) {
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		return nil, fmt.Errorf("registry %q can be read by others (mode %#o): chmod 600 it", path, mode)
 	}
-	r := &Registry{o: o}
+	r := &Registry{o: o, touched: mostTouched}
 	r.People.r, r.Credentials.r, r.Groups.r, r.Schedules.r = r, r, r, r
-	r.Holidays.r, r.Areas.r, r.Doors.r, r.Visits.r = r, r, r, r
+	r.Holidays.r, r.Areas.r, r.Doors.r, r.Visits.r, r.Codes.r = r, r, r, r, r
 	if err := r.open(ctx, path); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the registry %q: %w", path, err), r.Close())
 	}
@@ -149,10 +156,14 @@ func (r *Registry) open(ctx context.Context, path string) (err error) {
 			return err
 		}
 	}
-	if err := r.checkKey(ctx); !errors.Is(err, sql.ErrNoRows) {
+	err = r.checkKey(ctx)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = r.makeTheirs(ctx)
+	}
+	if err != nil {
 		return err
 	}
-	return r.makeTheirs(ctx)
+	return r.noteDue(ctx)
 }
 
 // Close closes the registry.
@@ -199,8 +210,27 @@ func (r *Registry) checkKey(ctx context.Context) error {
 	return nil
 }
 
+// noteDue fills the column of that name in a file from before it was there.
+func (r *Registry) noteDue(ctx context.Context) error {
+	if _, err := readMeta(ctx, r.r, metaDue); !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	return r.transact(ctx, func(tx *sql.Tx) error {
+		if err := r.Visits.each(ctx, tx, func(v *Visit) error {
+			_, err := tx.ExecContext(ctx, `UPDATE object SET due = $1 WHERE kind = $2 AND id = $3`, dueOf(v), string(KindVisit), v.ID)
+			return err
+		}); err != nil {
+			return fmt.Errorf("note when visits end: %w", err)
+		}
+		return writeMeta(ctx, tx, metaDue, []byte{1})
+	})
+}
+
 func (r *Registry) transact(ctx context.Context, f func(*sql.Tx) error) error {
 	tx, err := r.w.BeginTx(ctx, nil)
+	if e, ok := errors.AsType[sqlite3.Error](err); ok && e.Code == sqlite3.ErrBusy {
+		return fmt.Errorf("%w: try again later: %w", ErrBusy, err)
+	}
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
@@ -217,6 +247,9 @@ func (r *Registry) transact(ctx context.Context, f func(*sql.Tx) error) error {
 const (
 	metaKey  = "key"
 	metaHead = "head"
+	metaDue  = "due" // the column due is filled
+	// metaForgotten is the last line of the audit whose trace is not kept.
+	metaForgotten = "forgotten"
 )
 
 // queryer is what reads inside and outside of a transaction.
@@ -262,6 +295,11 @@ type tx struct {
 	change Change
 	head   Head
 	guided bool // it changes what only such functions as CheckIn and Leave do
+	// What was written last is often what is asked for next, as by an import: the
+	// person whose card comes.
+	last  stored
+	plain []byte // of last
+	fresh string // an id that was made up just now: nothing ever had it
 }
 
 // guided is write for what changes several objects together.

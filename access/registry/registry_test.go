@@ -352,6 +352,19 @@ func TestWritersAtOnceLoseNothing(t *testing.T) {
 	}
 }
 
+func TestWhoCannotWriteSinceAnotherDoesIsToldSo(t *testing.T) {
+	s := staffed(t)
+	other := must(Open(ctx, s.path, s.o))(t)
+	defer other.Close()
+	must(other.w.ExecContext(ctx, `PRAGMA busy_timeout = 1`))(t) // and not ten seconds
+	err := s.write(ctx, by, func(*tx) error {
+		_, err := other.Areas.Create(ctx, by, Area{Name: "roof"})
+		return err
+	})
+	wantIs(t, err, ErrBusy)
+	must(other.Areas.Create(ctx, by, Area{Name: "roof"}))(t)
+}
+
 func TestOthersReadWhileALongChangeGoesOn(t *testing.T) {
 	s := staffed(t)
 	err := s.write(ctx, by, func(tx *tx) error {
@@ -394,7 +407,7 @@ func TestALeaverLosesEverythingByOneCommand(t *testing.T) {
 	_, err := s.Leave(ctx, by, "p-1", 1)
 	wantIs(t, err, ErrChanged)
 	left := must(s.Leave(ctx, by, "p-1", 0))(t)
-	want := Left{Person: "p-1", At: s.now, Revoked: []string{"c-1", "c-2"}, Groups: []string{"ops"}, Cancelled: []string{"visit-1"}, Open: []string{"visit-2"}}
+	want := Left{Person: "p-1", At: s.now, Seq: s.verify().Lines, Revoked: []string{"c-1", "c-2"}, Groups: []string{"ops"}, Cancelled: []string{"visit-1"}, Open: []string{"visit-2"}}
 	if diff := gocmp.Diff(want, left); diff != "" {
 		t.Error(diff)
 	}

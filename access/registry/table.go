@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +28,7 @@ const (
 	KindArea       Kind = "area"
 	KindDoor       Kind = "door"
 	KindVisit      Kind = "visit"
+	KindCode       Kind = "code"
 )
 
 // What the audit says that was done, beside the words of the commands that do
@@ -51,8 +53,30 @@ type object interface {
 	links() []link
 	// secret is where that part of it stands which is never shown; nil: nowhere.
 	secret() any
-	// lookup is the keyed hash of its card; nil: it has none.
+	// lookup is the keyed hash of its card or code; nil: it has none.
 	lookup(Indexer) []byte
+}
+
+// timed is an object with which something is to be done at a time; zero: not any
+// more.
+type timed interface{ due() time.Time }
+
+// dueOf is when something is to be done with an object, as it is stored.
+func dueOf(v object) sql.NullInt64 {
+	t, ok := v.(timed)
+	if !ok || t.due().IsZero() {
+		return sql.NullInt64{}
+	}
+	return sql.NullInt64{Int64: t.due().UnixMicro(), Valid: true}
+}
+
+// traced is an object that doors know of: what a change of it takes away stays
+// until they have heard.
+type traced interface {
+	object
+	// leaves says whether doors may know something of it that after does not tell;
+	// nil: it is not there any more.
+	leaves(after object) bool
 }
 
 // link is the naming of another object, in a field.
@@ -90,6 +114,8 @@ func newObject(k Kind) (object, error) {
 		return new(Door), nil
 	case KindVisit:
 		return new(Visit), nil
+	case KindCode:
+		return new(Code), nil
 	}
 	return nil, fmt.Errorf("kind %q is not known", k)
 }
@@ -123,13 +149,19 @@ type stored struct {
 	changed time.Time
 	lookup  []byte
 	body    []byte
+	due     sql.NullInt64
 }
 
-const objectColumns = `kind, id, version, changed, lookup, body`
+const objectColumns = `kind, id, version, changed, lookup, body, due`
+
+// objectColumnsOf are the columns of a table of that name in a query.
+func objectColumnsOf(table string) string {
+	return table + "." + strings.ReplaceAll(objectColumns, ", ", ", "+table+".")
+}
 
 func scanStored(rows interface{ Scan(...any) error }) (o stored, err error) {
 	var changed int64
-	err = rows.Scan(&o.kind, &o.id, &o.version, &changed, &o.lookup, &o.body)
+	err = rows.Scan(&o.kind, &o.id, &o.version, &changed, &o.lookup, &o.body, &o.due)
 	o.changed = time.UnixMicro(changed).UTC()
 	return o, err
 }
@@ -171,13 +203,15 @@ type old struct {
 }
 
 func (t *tx) old(name objectName) (*old, error) {
-	o, err := t.r.find(t.ctx, t, name)
-	if err != nil {
-		return nil, err
-	}
-	plain, err := t.r.openBody(o)
-	if err != nil {
-		return nil, err
+	o, plain := t.last, t.plain
+	if o.objectName != name {
+		var err error
+		if o, err = t.r.find(t.ctx, t, name); err != nil {
+			return nil, err
+		}
+		if plain, err = t.r.openBody(o); err != nil {
+			return nil, err
+		}
 	}
 	v, err := decode(name.kind, plain)
 	if err != nil {
@@ -197,7 +231,7 @@ func (t *tx) put(action string, before *old, v object) (stored, error) {
 	if err != nil {
 		return stored{}, err
 	}
-	o := stored{objectName: objectName{v.kind(), v.key()}, version: 1, changed: t.now, lookup: v.lookup(t.r.o.Index)}
+	o := stored{objectName: objectName{v.kind(), v.key()}, version: 1, changed: t.now, lookup: v.lookup(t.r.o.Index), due: dueOf(v)}
 	l := Line{Action: action, Kind: o.kind, ID: o.id, After: t.r.hash(o.objectName, plain)}
 	if before != nil {
 		if bytes.Equal(plain, before.plain) {
@@ -210,25 +244,40 @@ func (t *tx) put(action string, before *old, v object) (stored, error) {
 	}
 	l.Version = o.version
 	o.body = t.r.o.Sealer.Seal(plain, o.aad())
-	if err := t.taken(o); err != nil {
+	taken, err := t.taken(o)
+	if err != nil {
+		return stored{}, err
+	}
+	if taken != "" {
+		return stored{}, fmt.Errorf("the same card or finger is %w, as %s", ErrExists, taken)
+	}
+	if err := t.trace(before, v); err != nil {
 		return stored{}, err
 	}
 	_, err = t.ExecContext(t.ctx, `
-		INSERT INTO object (kind, id, version, changed, lookup, body) VALUES ($1, $2, $3, $4, $5, $6)
-		ON CONFLICT (kind, id) DO UPDATE SET version = excluded.version, changed = excluded.changed, lookup = excluded.lookup, body = excluded.body`,
-		string(o.kind), o.id, o.version, o.changed.UnixMicro(), o.lookup, o.body)
+		INSERT INTO object (`+objectColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7)
+		ON CONFLICT (kind, id) DO UPDATE SET version = excluded.version, changed = excluded.changed, lookup = excluded.lookup, body = excluded.body, due = excluded.due`,
+		string(o.kind), o.id, o.version, o.changed.UnixMicro(), o.lookup, o.body, o.due)
 	if err != nil {
 		return stored{}, fmt.Errorf("write %s %q: %w", o.kind, o.id, err)
 	}
 	if err := t.link(o.objectName, v, before); err != nil {
 		return stored{}, err
 	}
+	t.last, t.plain = o, plain
 	return o, t.line(l)
 }
 
 // firstVersion is above every version that an object of that name ever had, so
 // that nobody takes one for the other.
 func (t *tx) firstVersion(name objectName) (v uint64, err error) {
+	switch name.kind {
+	case KindPerson, KindVisit, KindCode:
+		return 1, nil // they are never removed
+	}
+	if name.id == t.fresh {
+		return 1, nil
+	}
 	err = t.QueryRowContext(t.ctx, `SELECT COALESCE(MAX(version), 0) + 1 FROM audit WHERE kind = $1 AND id = $2`, string(name.kind), name.id).Scan(&v)
 	return v, err
 }
@@ -258,24 +307,45 @@ func (t *tx) check(before *old, v object) error {
 }
 
 func (t *tx) exists(name objectName) (there bool, err error) {
+	if t.last.objectName == name {
+		return true, nil
+	}
 	err = t.QueryRowContext(t.ctx, `SELECT EXISTS (SELECT 1 FROM object WHERE kind = $1 AND id = $2)`, string(name.kind), name.id).Scan(&there)
 	return there, err
 }
 
-// taken finds another object with the same card.
-func (t *tx) taken(o stored) error {
+// taken names another object with the same card or code; "": there is none.
+func (t *tx) taken(o stored) (string, error) {
 	if o.lookup == nil {
-		return nil
+		return "", nil
 	}
-	var id string
-	err := t.QueryRowContext(t.ctx, `SELECT id FROM object WHERE lookup = $1 AND NOT (kind = $2 AND id = $3)`, o.lookup, string(o.kind), o.id).Scan(&id)
+	var other objectName
+	err := t.QueryRowContext(t.ctx, `SELECT kind, id FROM object WHERE lookup = $1 AND NOT (kind = $2 AND id = $3)`, o.lookup, string(o.kind), o.id).Scan(&other.kind, &other.id)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return nil
+		return "", nil
 	case err != nil:
-		return err
+		return "", err
 	}
-	return fmt.Errorf("the same card or finger is %w, as %s %s", ErrExists, o.kind, id)
+	return fmt.Sprintf("%s %s", other.kind, other.id), nil
+}
+
+// trace keeps what doors may know of an object that changes or goes (after is
+// nil then), until they have heard of it. The line of the audit is the next one.
+func (t *tx) trace(before *old, after object) error {
+	if before == nil {
+		return nil
+	}
+	if v, ok := before.value.(traced); !ok || !v.leaves(after) {
+		return nil
+	}
+	o := before.stored
+	_, err := t.ExecContext(t.ctx, `INSERT INTO trace (seq, kind, id, version, changed, lookup, body) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+		t.head.Seq+1, string(o.kind), o.id, o.version, o.changed.UnixMicro(), o.lookup, o.body)
+	if err != nil {
+		return fmt.Errorf("keep %s %q as it was: %w", o.kind, o.id, err)
+	}
+	return nil
 }
 
 func (t *tx) link(name objectName, v object, before *old) error {
@@ -302,11 +372,11 @@ func (t *tx) link(name objectName, v object, before *old) error {
 	return nil
 }
 
-// naming are the objects of a kind that name another, sorted; of every kind
-// where it is "".
-func naming(ctx context.Context, q queryer, kind Kind, to objectName) (list []objectName, err error) {
-	rows, err := q.QueryContext(ctx, `SELECT kind, id FROM link WHERE to_kind = $1 AND to_id = $2 AND ($3 = '' OR kind = $3) ORDER BY kind, id`,
-		string(to.kind), to.id, string(kind))
+// naming are the objects of a kind that name another, sorted, at most so many; of
+// every kind where it is "".
+func naming(ctx context.Context, q queryer, kind Kind, to objectName, most int) (list []objectName, err error) {
+	rows, err := q.QueryContext(ctx, `SELECT kind, id FROM link WHERE to_kind = $1 AND to_id = $2 AND ($3 = '' OR kind = $3) ORDER BY kind, id LIMIT $4`,
+		string(to.kind), to.id, string(kind), most)
 	if err != nil {
 		return nil, fmt.Errorf("read what names %s %q: %w", to.kind, to.id, err)
 	}
@@ -323,7 +393,7 @@ func naming(ctx context.Context, q queryer, kind Kind, to objectName) (list []ob
 
 // remove takes an object away that nothing names.
 func (t *tx) remove(before *old) error {
-	users, err := naming(t.ctx, t, "", before.objectName)
+	users, err := naming(t.ctx, t, "", before.objectName, math.MaxInt32)
 	if err != nil {
 		return err
 	}
@@ -337,6 +407,12 @@ func (t *tx) remove(before *old) error {
 			names = append(names, fmt.Sprintf("%d more", more))
 		}
 		return fmt.Errorf("%s %q is %w: %s: change those first", before.kind, before.id, ErrInUse, strings.Join(names, ", "))
+	}
+	if err := t.trace(before, nil); err != nil {
+		return err
+	}
+	if t.last.objectName == before.objectName {
+		t.last = stored{}
 	}
 	if _, err := t.ExecContext(t.ctx, `DELETE FROM object WHERE kind = $1 AND id = $2`, string(before.kind), before.id); err != nil {
 		return fmt.Errorf("remove %s %q: %w", before.kind, before.id, err)
@@ -412,7 +488,7 @@ func (t Table[T, P]) list(ctx context.Context, q queryer, p Page) ([]Row[T], err
 	kind := string(t.name("").kind)
 	query, args := `SELECT `+objectColumns+` FROM object WHERE kind = $1 AND id > $2 ORDER BY id LIMIT $3`, []any{kind, p.After, p.Limit}
 	if p.Names != nil {
-		query = `SELECT o.kind, o.id, o.version, o.changed, o.lookup, o.body
+		query = `SELECT ` + objectColumnsOf("o") + `
 			FROM link l JOIN object o ON o.kind = l.kind AND o.id = l.id
 			WHERE l.kind = $1 AND l.id > $2 AND l.to_kind = $3 AND l.to_id = $4 ORDER BY l.id LIMIT $5`
 		args = []any{kind, p.After, string(p.Names.Kind), p.Names.ID, p.Limit}
@@ -421,20 +497,58 @@ func (t Table[T, P]) list(ctx context.Context, q queryer, p Page) ([]Row[T], err
 	if err != nil {
 		return nil, fmt.Errorf("list: %w", err)
 	}
-	defer rows.Close()
 	var list []Row[T]
+	err = t.read(rows, func(row Row[T]) error {
+		list = append(list, row)
+		return nil
+	})
+	return list, err
+}
+
+// read calls f with what a query found, whose columns are objectColumns. It
+// closes rows.
+func (t Table[T, P]) read(rows *sql.Rows, f func(Row[T]) error) error {
+	defer rows.Close()
 	for rows.Next() {
 		o, err := scanStored(rows)
 		if err != nil {
-			return nil, fmt.Errorf("list: %w", err)
+			return fmt.Errorf("read a %s: %w", t.name("").kind, err)
 		}
 		row, err := t.row(o)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		list = append(list, row)
+		if err := f(row); err != nil {
+			return err
+		}
 	}
-	return list, rows.Err()
+	return rows.Err()
+}
+
+// eachDue calls f with every one with which something is to be done at a moment
+// or before it; at any time where it is zero.
+func (t Table[T, P]) eachDue(ctx context.Context, q queryer, at time.Time, f func(Row[T]) error) error {
+	until := int64(math.MaxInt64)
+	if !at.IsZero() {
+		until = at.UnixMicro()
+	}
+	rows, err := q.QueryContext(ctx, `SELECT `+objectColumns+` FROM object WHERE kind = $1 AND due <= $2 ORDER BY due, id`, string(t.name("").kind), until)
+	if err != nil {
+		return fmt.Errorf("read what is due: %w", err)
+	}
+	var all []Row[T] // before f, which may write
+	if err := t.read(rows, func(row Row[T]) error {
+		all = append(all, row)
+		return nil
+	}); err != nil {
+		return err
+	}
+	for _, row := range all {
+		if err := f(row); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // each calls f with every one, page by page.

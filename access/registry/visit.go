@@ -2,9 +2,7 @@ package registry
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/access"
@@ -95,6 +93,13 @@ func (v *Visit) key() string         { return v.ID }
 func (*Visit) secret() any           { return nil }
 func (*Visit) lookup(Indexer) []byte { return nil }
 
+func (v *Visit) due() time.Time {
+	if v.State() == VisitClosed {
+		return time.Time{}
+	}
+	return v.Until
+}
+
 func (v *Visit) settle() {
 	for _, t := range []*time.Time{&v.From, &v.Until, &v.CheckedIn, &v.Issued, &v.Surrendered, &v.Closed} {
 		instant(t)
@@ -161,7 +166,13 @@ func (v *Visit) check(t *tx, before object, f *faults) error {
 		f.add("visit", "it is over")
 	}
 	v.checkPapers(f)
-	return v.checkPeople(t, was, f)
+	if err := v.checkPeople(t, was, f); err != nil || v.State() == VisitClosed || before == nil {
+		return err
+	}
+	return t.eachCode(v.ID, func(c *Code) error {
+		v.checkCode(c, f)
+		return nil
+	})
 }
 
 // course is what becomes of a visit.
@@ -231,8 +242,12 @@ func (v *Visit) checkPeople(t *tx, was *Visit, f *faults) error {
 		if w.now == "" || w.now == w.was && !(checkIn && w.field != "authoriser") {
 			continue
 		}
-		if _, err := t.standing(f, w.field, w.now, w.kinds...); err != nil {
+		p, err := t.standing(f, w.field, w.now, w.kinds...)
+		if err != nil {
 			return err
+		}
+		if w.field == "escort" && p != nil && p.Left.IsZero() && !p.MayEscort {
+			f.add("escort", "%s may not escort others: say that they may by `gatehouse-crm people change %s --may-escort`", p.ID, p.ID)
 		}
 	}
 	return nil
@@ -240,9 +255,9 @@ func (v *Visit) checkPeople(t *tx, was *Visit, f *faults) error {
 
 func (v *Visit) mayGo() error {
 	if v.State() != VisitClosed {
-		return errors.New("it is not over: cancel it, or sign the visitor out")
+		return refused("it is not over: cancel it, or sign the visitor out")
 	}
-	return errors.New("visits are kept, as records tell of them")
+	return refused("visits are kept, as records tell of them")
 }
 
 // What the audit says of visits.
@@ -270,11 +285,11 @@ func (r *Registry) CheckIn(ctx context.Context, c Change, visit string, version 
 		row, err = r.Visits.update(t, actionCheckIn, visit, version, func(v *Visit) error {
 			switch {
 			case v.State() != VisitPlanned:
-				return fmt.Errorf("visit %q is %s: only a planned one can be checked in", visit, v.State())
+				return refused("visit %q is %s: only a planned one can be checked in", visit, v.State())
 			case !t.now.Before(v.Until):
-				return fmt.Errorf("visit %q was until %s: plan another", visit, v.Until.Format(time.RFC3339))
+				return refused("visit %q was until %s: plan another", visit, v.Until.Format(time.RFC3339))
 			case t.now.Add(earliest).Before(v.From):
-				return fmt.Errorf("visit %q is from %s: it is too early", visit, v.From.Format(time.RFC3339))
+				return refused("visit %q is from %s: it is too early", visit, v.From.Format(time.RFC3339))
 			}
 			v.CheckedIn, v.Identified, v.Notice = t.now, &a.Identified, &a.Notice
 			if v.Notice.At.IsZero() {
@@ -302,7 +317,7 @@ const earliest = 24 * time.Hour
 func (t *tx) onlyVisit(v *Visit) error {
 	return t.eachNaming(KindVisit, objectName{KindPerson, v.Visitor}, func(o object) error {
 		if other := o.(*Visit); other.ID != v.ID && other.Visitor == v.Visitor && other.State() == VisitIn {
-			return fmt.Errorf("%s is in already, by visit %s: sign that out first", v.Visitor, other.ID)
+			return refused("%s is in already, by visit %s: sign that out first", v.Visitor, other.ID)
 		}
 		return nil
 	})
@@ -325,7 +340,7 @@ func (t *tx) issue(visit, badge string) (Row[Visit], error) {
 	}
 	v := before.value.(*Visit)
 	if v.State() != VisitIn {
-		return Row[Visit]{}, fmt.Errorf("visit %q is %s: a badge is issued at check-in", visit, v.State())
+		return Row[Visit]{}, refused("visit %q is %s: a badge is issued at check-in", visit, v.State())
 	}
 	if v.BadgeOut() {
 		have, err := t.r.Credentials.get(t.ctx, t, v.Badge)
@@ -333,17 +348,17 @@ func (t *tx) issue(visit, badge string) (Row[Visit], error) {
 			return Row[Visit]{}, err
 		}
 		if have.Value.State == access.Active {
-			return Row[Visit]{}, fmt.Errorf("visit %q has badge %s: have it surrendered, or say that it is lost", visit, v.Badge)
+			return Row[Visit]{}, refused("visit %q has badge %s: have it surrendered, or say that it is lost", visit, v.Badge)
 		}
 	}
 	if _, err := t.r.Credentials.update(t, actionIssue, badge, 0, func(c *Credential) error {
 		switch {
 		case !c.Visitors:
-			return fmt.Errorf("credential %q is no visitors' badge", badge)
+			return refused("credential %q is no visitors' badge", badge)
 		case c.State != access.Active:
-			return fmt.Errorf("badge %q is %s", badge, c.State)
+			return refused("badge %q is %s", badge, c.State)
 		case c.Person != "":
-			return fmt.Errorf("badge %q is issued already, to %s", badge, c.Person)
+			return refused("badge %q is issued already, to %s", badge, c.Person)
 		}
 		c.Person = v.Visitor
 		return nil
@@ -368,7 +383,7 @@ func (r *Registry) Surrender(ctx context.Context, c Change, visit string) (row R
 func (t *tx) surrender(visit string) (Row[Visit], error) {
 	return t.r.Visits.update(t, actionSurrender, visit, 0, func(v *Visit) error {
 		if !v.BadgeOut() {
-			return fmt.Errorf("visit %q has no badge", visit)
+			return refused("visit %q has no badge", visit)
 		}
 		v.Surrendered = t.now
 		_, err := t.r.Credentials.update(t, actionSurrender, v.Badge, 0, func(c *Credential) error {
@@ -392,7 +407,7 @@ func (r *Registry) SignOut(ctx context.Context, c Change, visit string, version 
 		}
 		v := before.value.(*Visit)
 		if v.State() != VisitIn {
-			return fmt.Errorf("visit %q is %s: nobody is to be signed out", visit, v.State())
+			return refused("visit %q is %s: nobody is to be signed out", visit, v.State())
 		}
 		if v.BadgeOut() && !lost {
 			if _, err := t.surrender(visit); err != nil {
@@ -416,7 +431,7 @@ func (r *Registry) Cancel(ctx context.Context, c Change, visit string, version u
 			return err
 		}
 		if v := before.value.(*Visit); v.State() != VisitPlanned {
-			return fmt.Errorf("visit %q is %s: only a planned one can be cancelled", visit, v.State())
+			return refused("visit %q is %s: only a planned one can be cancelled", visit, v.State())
 		}
 		return t.closeVisit(visit, CloseCancelled)
 	})
@@ -427,6 +442,9 @@ func (t *tx) closeVisit(visit string, how Close) error {
 	action := actionClose
 	if how == CloseSignedOut {
 		action = actionSignOut
+	}
+	if err := t.endCodes(visit, actionWithdraw, CodeWithdrawn); err != nil {
+		return err
 	}
 	_, err := t.r.Visits.update(t, action, visit, 0, func(v *Visit) error {
 		v.Closed, v.How, v.ClosedBy = t.now, how, t.change.By
@@ -449,30 +467,82 @@ func (t *tx) closeVisit(visit string, how Close) error {
 // automatically. A badge that is still out is lost.
 func (r *Registry) CloseOverdue(ctx context.Context, c Change, grace time.Duration) (closed []string, err error) {
 	err = r.guided(ctx, c, func(t *tx) error {
-		closed = nil
-		how := make(map[string]Close)
-		if err := r.Visits.each(ctx, t, func(v *Visit) error {
-			if v.State() == VisitClosed || t.now.Before(v.Until.Add(grace)) {
-				return nil
-			}
-			how[v.ID] = CloseAutomatic
-			if v.State() == VisitPlanned {
-				how[v.ID] = CloseMissed
-			}
-			closed = append(closed, v.ID)
-			return nil
-		}); err != nil {
-			return err
-		}
-		for _, id := range closed {
-			if err := t.closeVisit(id, how[id]); err != nil {
-				return err
-			}
-		}
-		return nil
+		closed, err = t.closeOverdue(grace)
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return slices.Clip(closed), nil
+	return closed, nil
+}
+
+func (t *tx) closeOverdue(grace time.Duration) (closed []string, err error) {
+	err = t.r.Visits.eachDue(t.ctx, t, t.now.Add(-grace), func(row Row[Visit]) error {
+		v := &row.Value
+		how := CloseAutomatic
+		if v.State() == VisitPlanned {
+			how = CloseMissed
+		}
+		closed = append(closed, v.ID)
+		return t.closeVisit(v.ID, how)
+	})
+	return closed, err
+}
+
+// Overstayed are the visitors who are in after the end of their visits, the
+// longest first.
+func (r *Registry) Overstayed(ctx context.Context) (visits []Row[Visit], err error) {
+	now := r.o.Clock()
+	err = r.Visits.eachDue(ctx, r.r, now, func(row Row[Visit]) error {
+		if row.Value.Overstayed(now) {
+			visits = append(visits, row)
+		}
+		return nil
+	})
+	return visits, err
+}
+
+// Tended is what Tend did.
+type Tended struct {
+	Closed  []string `json:"closed,omitempty"`  // visits, automatically or as missed
+	Expired []string `json:"expired,omitempty"` // codes
+}
+
+// keepTrace is for how long Publish can tell what was changed.
+const keepTrace = 30 * 24 * time.Hour
+
+// Tend does what time brings: visits end whose end is longer ago than grace, as
+// CloseOverdue ends them, codes expire, and what was taken away long ago is
+// forgotten. Where nothing is due it writes nothing.
+func (r *Registry) Tend(ctx context.Context, grace time.Duration) (done Tended, err error) {
+	now := r.o.Clock().UTC().Truncate(time.Microsecond)
+	var due bool
+	if err := r.r.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM object WHERE kind = $1 AND due <= $2)
+		OR EXISTS (SELECT 1 FROM object WHERE kind = $3 AND due <= $4)
+		OR EXISTS (SELECT 1 FROM trace t JOIN audit a ON a.seq = t.seq WHERE t.seq = (SELECT MIN(seq) FROM trace) AND a.at < $5)`,
+		string(KindVisit), now.Add(-grace).UnixMicro(), string(KindCode), now.UnixMicro(), now.Add(-keepTrace).UnixMicro()).Scan(&due); err != nil {
+		return done, fmt.Errorf("see what is due: %w", err)
+	}
+	if !due {
+		return done, nil
+	}
+	c := Change{By: "gatehouse-crm", Why: fmt.Sprintf("it was over, and the grace of %s too", Span(grace))}
+	err = r.guided(ctx, c, func(t *tx) error {
+		done = Tended{}
+		if err := r.Codes.eachDue(ctx, t, t.now, func(row Row[Code]) error {
+			done.Expired = append(done.Expired, row.Value.ID)
+			_, err := t.endCode(row.Value.ID, actionExpire, CodeExpired, row.Value.Until)
+			return err
+		}); err != nil {
+			return err
+		}
+		if done.Closed, err = t.closeOverdue(grace); err != nil {
+			return err
+		}
+		return t.forget(t.now.Add(-keepTrace))
+	})
+	if err != nil {
+		return Tended{}, err
+	}
+	return done, nil
 }
