@@ -33,6 +33,13 @@ const (
 	TypePolicy  = "gatehouse-policy+jwt"
 	TypeRequest = "gatehouse-request+jwt"
 	TypeBundle  = "gatehouse-bundle+jwt"
+
+	TypePolicyRoot    = "gatehouse-policy-root+jwt"    // a new policy root, by the former and by itself
+	TypePolicyKey     = "gatehouse-policy-key+jwt"     // the certificate of a CRM's policy key
+	TypePolicyRequest = "gatehouse-policy-request+jwt" // the request for one
+	TypeManifest      = "gatehouse-manifest+jwt"
+	TypeFresh         = "gatehouse-fresh+jwt"
+	TypeCommand       = "gatehouse-command+jwt"
 )
 
 // The names of a controller's keys, as a Provider knows them.
@@ -40,7 +47,7 @@ const (
 	NameLog      = "log.key"      // signs records and checkpoints
 	NameSeal     = "seal.key"     // seals what identifies people
 	NamePepper   = "pepper.key"   // keys the index of credentials
-	NamePolicy   = "policy.key"   // signs the site's own allowlist
+	NamePolicy   = "policy.key"   // signs the site's own allowlist; of a CRM, what it tells the doors
 	NameTLS      = "tls.key"      // opens connections to the broker
 	NameIdentity = "identity.key" // opens what the CRM seals to this controller
 )

@@ -7,6 +7,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -94,6 +95,17 @@ func (p *Pepper) Index(canonical []byte) [16]byte {
 	h.Write(canonical)
 	var sum [sha256.Size]byte
 	return [16]byte(h.Sum(sum[:0]))
+}
+
+// Blobs seals what goes from the CRM to the controller of this pepper, both of
+// which have it.
+func (p *Pepper) Blobs() (*Sealer, error) { return NewSealer(p.secret, sealBlobs) }
+
+// Generation names a pepper without telling anything of it: what was made with
+// another one has another name.
+func (p *Pepper) Generation() string {
+	sum := p.Index([]byte("\x00gatehouse pepper\x00"))
+	return hex.EncodeToString(sum[:])
 }
 
 // Equal reports whether two peppers are the same.

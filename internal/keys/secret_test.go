@@ -412,14 +412,14 @@ func TestControllerWorksAloneWithoutTheKeysOfAConnection(t *testing.T) {
 
 func TestCRMWorksWithoutTheKeysThatAreKeptOffline(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "keys")
-	if made, err := InitCRM(dir); err != nil || len(made) != 7 {
+	if made, err := InitCRM(dir); err != nil || len(made) != 8 {
 		t.Fatalf("made %v, %v", made, err)
 	}
 	k, err := LoadCRM(File(dir), "crm.example")
-	if err != nil || k.CA == nil || k.Broker == nil || k.PolicyRoot == nil || k.Registry == nil || k.Pepper == nil || k.Cosigner.Public().Name() != "crm.example" {
+	if err != nil || k.CA == nil || k.Broker == nil || k.PolicyRoot == nil || k.Policy == nil || k.Registry == nil || k.Pepper == nil || k.Cosigner.Public().Name() != "crm.example" {
 		t.Fatalf("%+v, %v", k, err)
 	}
-	for _, name := range []string{NameCA, NameBroker, NamePolicyRoot} {
+	for _, name := range []string{NameCA, NameBroker, NamePolicyRoot, NamePolicy} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}

@@ -15,6 +15,7 @@ const (
 	sealAllowlist = "allowlist"
 	sealTemplates = "templates"
 	sealReaders   = "readers"
+	sealBlobs     = "blobs" // between a CRM and a controller
 )
 
 // ControllerKeys is what a controller keeps secret.
@@ -67,6 +68,7 @@ type CRMKeys struct {
 	Broker     *PrivateKey // nil: the broker runs elsewhere
 	CA         *PrivateKey // nil: kept elsewhere, so nothing can be certified
 	PolicyRoot *Signer     // nil: kept offline
+	Policy     *Signer     // signs manifests; nil: there is none yet
 	Registry   *Sealer     // seals registry.db; nil: InitRegistry makes it
 	Pepper     *Pepper     // keys the index of registry.db; nil as Registry
 }
@@ -81,6 +83,7 @@ func LoadCRM(p Provider, cosigner string) (*CRMKeys, error) {
 		optional(load(p, NameBroker, func(b []byte) (err error) { k.Broker, err = ParsePrivateKey(b); return })),
 		optional(load(p, NameCA, func(b []byte) (err error) { k.CA, err = ParsePrivateKey(b); return })),
 		optional(load(p, NamePolicyRoot, func(b []byte) (err error) { k.PolicyRoot, err = ParseSigner(b, TypePolicy); return })),
+		optional(load(p, NamePolicy, func(b []byte) (err error) { k.Policy, err = ParseSigner(b, TypeManifest); return })),
 		optional(load(p, NameSeal, func(b []byte) (err error) { k.Registry, err = ParseSeal(b, sealRegistry); return })),
 		optional(load(p, NamePepper, func(b []byte) (err error) { k.Pepper, err = ParsePepper(b); return })),
 	)
@@ -144,6 +147,7 @@ func InitCRM(dir string) (made []string, err error) {
 		{NameCRM, es256},
 		{NameCosigner, func() ([]byte, error) { return GenerateKey(EdDSA) }},
 		{NamePolicyRoot, es256},
+		{NamePolicy, es256},
 	}, registryKeys...))
 }
 

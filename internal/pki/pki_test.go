@@ -475,7 +475,7 @@ func handshake(t *testing.T, server, client *tls.Config) (name string, serverErr
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	c := tls.Client(conn, client)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/internal/keys"
@@ -46,7 +47,10 @@ type SiteOptions struct {
 	Broker   string        // URL; empty: tls://HOST:8883 with the first host
 	Timezone string        // IANA name
 	Validity time.Duration // of the broker's and the CRM's certificate; 0: DefaultValidity
-	Now      time.Time
+	// PolicyAuthority says who governs the allowlists of controllers that are told
+	// nothing else; "": the site.
+	PolicyAuthority PolicyAuthority
+	Now             time.Time
 }
 
 // InitSite makes the keys and certificates of a CRM in dir. It overwrites no
@@ -62,8 +66,11 @@ func InitSite(dir string, o SiteOptions) (*Site, error) {
 	if o.Validity == 0 {
 		o.Validity = DefaultValidity
 	}
+	if o.PolicyAuthority == "" {
+		o.PolicyAuthority = PolicyFromSite
+	}
 	_, brokerErr := parseBroker(o.Broker)
-	if err := errors.Join(checkTimezone(o.Timezone), brokerErr); err != nil {
+	if err := errors.Join(checkTimezone(o.Timezone), brokerErr, o.PolicyAuthority.Check()); err != nil {
 		return nil, err
 	}
 	if err := keys.MakeDir(dir); err != nil {
@@ -90,7 +97,7 @@ func InitSite(dir string, o SiteOptions) (*Site, error) {
 		Hosts:           o.Hosts,
 		Broker:          o.Broker,
 		Timezone:        o.Timezone,
-		PolicyAuthority: PolicyFromSite,
+		PolicyAuthority: o.PolicyAuthority,
 		Cosigner:        k.Cosigner.Public(),
 		PolicyRoot:      k.PolicyRoot.JWK(),
 	}
@@ -102,6 +109,9 @@ func InitSite(dir string, o SiteOptions) (*Site, error) {
 		return nil, err
 	}
 	if err := s.certify(dir, ca, k, o.Now, o.Validity); err != nil {
+		return nil, err
+	}
+	if _, err := s.CertifyPolicy(dir, k, o.Now, o.Validity); err != nil {
 		return nil, err
 	}
 	b, err := s.marshal()
@@ -231,7 +241,9 @@ type ApproveOptions struct {
 	Broker    string        // URL; empty: the site's
 	Validity  time.Duration // of the certificate; 0: DefaultValidity
 	NewPepper bool          // instead of the one that the controller had before
-	Now       time.Time
+	// PolicyAuthority says who governs the controller's allowlist; "": the site's.
+	PolicyAuthority PolicyAuthority
+	Now             time.Time
 }
 
 // Approve answers a request: it returns the bundle's file and what is to be
@@ -248,8 +260,11 @@ func (s *Site) Approve(dir string, k *keys.CRMKeys, r *Request, o ApproveOptions
 	if o.Validity == 0 {
 		o.Validity = DefaultValidity
 	}
+	if o.PolicyAuthority == "" {
+		o.PolicyAuthority = s.PolicyAuthority
+	}
 	_, brokerErr := parseBroker(o.Broker)
-	if err := errors.Join(checkTimezone(o.Timezone), brokerErr); err != nil {
+	if err := errors.Join(checkTimezone(o.Timezone), brokerErr, o.PolicyAuthority.Check()); err != nil {
 		return nil, Controller{}, err
 	}
 	if k.Cosigner.Public().VKey() != s.Cosigner.VKey() {
@@ -277,7 +292,7 @@ func (s *Site) Approve(dir string, k *keys.CRMKeys, r *Request, o ApproveOptions
 		Certificate:     cert,
 		CA:              ca.Certificate(),
 		Cosigner:        s.Cosigner,
-		PolicyAuthority: s.PolicyAuthority,
+		PolicyAuthority: o.PolicyAuthority,
 		PolicyRoot:      s.PolicyRoot,
 		SealedPepper:    sealed,
 		Timezone:        o.Timezone,
@@ -291,6 +306,9 @@ func (s *Site) Approve(dir string, k *keys.CRMKeys, r *Request, o ApproveOptions
 	if err := writeCertificate(dir, issuedFile(r.Controller), cert); err != nil {
 		return nil, Controller{}, err
 	}
+	if err := writeGoverned(dir, r.Controller, o.PolicyAuthority); err != nil {
+		return nil, Controller{}, err
+	}
 	return file, Controller{
 		Name:        r.Controller,
 		Log:         r.Log,
@@ -298,6 +316,30 @@ func (s *Site) Approve(dir string, k *keys.CRMKeys, r *Request, o ApproveOptions
 		NotAfter:    cert.NotAfter,
 		Approved:    o.Now.UTC().Truncate(time.Second),
 	}, nil
+}
+
+// governedFile says who governs a controller's allowlist, in one word.
+func governedFile(controller string) string { return "tls/controllers/" + controller + ".policy" }
+
+func writeGoverned(dir, controller string, a PolicyAuthority) error {
+	return keys.Replace(filepath.Join(dir, governedFile(controller)), []byte(string(a)+"\n"))
+}
+
+// Governed says whether the CRM of dir governs the allowlist of a controller, as
+// it was approved last.
+func Governed(dir, controller string) (bool, error) {
+	if err := CheckName(controller); err != nil {
+		return false, err
+	}
+	b, err := readFile(filepath.Join(dir, governedFile(controller)), 64)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // it was approved before there was a choice
+	}
+	if err != nil {
+		return false, err
+	}
+	a := PolicyAuthority(strings.TrimSpace(string(b)))
+	return a == PolicyFromCRM, a.Check()
 }
 
 // ReadIssued reads the certificate that the CRM of dir issued last to a

@@ -22,6 +22,8 @@ type Store interface {
 	Ingest(ctx context.Context, run ...central.Batch) (central.Head, []central.Refusal, error)
 	Report(ctx context.Context, r central.Report) (central.Head, central.Refusal, error)
 	Early(ctx context.Context, b central.Batch) (kept int, err error)
+	// Used is what a controller used up of late, the newest first.
+	Used(ctx context.Context, controller string) ([]string, error)
 	// May says whether a controller may send: nil, or an error that is
 	// central.ErrUnknownController or central.ErrRevoked.
 	May(ctx context.Context, controller string) error
@@ -441,7 +443,15 @@ func (in *Ingester) state(ctx context.Context, controller string, payload []byte
 		return receipts
 	}
 	in.refused("state", controller, s.Epoch, refusal)
-	return append(receipts, receipt(head, s.Name()))
+	r := receipt(head, s.Name())
+	// Only here: a card that was restored sends a state before anything else.
+	used, err := in.o.Store.Used(ctx, controller)
+	if err != nil {
+		in.unanswered(ctx, dropStore, controller, err)
+		return receipts
+	}
+	r.Used = append(r.Used, used[:min(len(used), wire.MaxUsed)]...)
+	return append(receipts, r)
 }
 
 func (in *Ingester) refused(what, controller, epoch string, r central.Refusal) {

@@ -30,6 +30,7 @@ type store struct {
 	reports []central.Report
 	early   []central.Batch
 	asked   int
+	used    []string
 	hold    func(controller string) // called without the lock
 	fail    error
 }
@@ -84,6 +85,8 @@ func (s *store) Early(_ context.Context, b central.Batch) (int, error) {
 	s.early = append(s.early, b)
 	return len(b.Records), nil
 }
+
+func (s *store) Used(context.Context, string) ([]string, error) { return s.used, nil }
 
 func (s *store) count(controller string) int {
 	s.mu.Lock()

@@ -193,7 +193,7 @@ func TestDialStopsWithItsContext(t *testing.T) {
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.Leaf)
 	cfg := &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{issue(t, ca, "c", x509.ExtKeyUsageClientAuth)}}
-	_, stop := start(t, Config{Broker: "tls://" + l.Addr().String(), TLS: func() (*tls.Config, error) { return cfg, nil }})
+	_, stop := start(t, Config{Broker: "tls://" + l.Addr().String(), ConnectTimeout: 2 * patience, TLS: func() (*tls.Config, error) { return cfg, nil }})
 	conn, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -201,7 +201,7 @@ func TestDialStopsWithItsContext(t *testing.T) {
 	defer conn.Close()
 	began := time.Now()
 	stop()
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > patience {
 		t.Errorf("took %s to stop", took)
 	}
 }

@@ -85,6 +85,8 @@ func (u *Uplink) Run(ctx context.Context) error {
 				l.down, l.wait, l.unanswered = false, u.o.Deadline, 0
 			}
 			l.ask()
+		case <-u.announce:
+			l.publishState()
 		case payload := <-u.receipts:
 			l.receive(payload)
 		case r := <-u.diverged:
@@ -176,6 +178,9 @@ func (l *loop) publishState() {
 	if l.u.o.Clock != nil {
 		c := l.u.o.Clock()
 		s.Clock = &c
+	}
+	if l.u.o.Nonce != nil {
+		s.Nonce = l.u.o.Nonce()
 	}
 	b, err := s.Marshal()
 	if err != nil {
@@ -280,6 +285,9 @@ func (l *loop) receive(payload []byte) {
 	l.u.set(func(s *Status) { s.Receipts++; s.LastReceipt = time.Now(); s.ReceiptTime = r.Time })
 	if l.u.o.Received != nil {
 		l.u.o.Received(r.Time, r.PolicyVersion)
+	}
+	if l.u.o.Used != nil && len(r.Used) > 0 {
+		l.u.o.Used(r.Used)
 	}
 	kept := visitorlog.Receipt{Epoch: r.Epoch, Size: r.Size, Root: root, Checkpoint: r.Checkpoint,
 		Time: r.Time, PolicyVersion: r.PolicyVersion, JWS: string(payload)}

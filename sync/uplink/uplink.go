@@ -42,6 +42,11 @@ type Options struct {
 	// that verified: floors under the controller's clock and its allowlist.
 	// Both may be lower than before. It must not block. It may be nil.
 	Received func(t time.Time, policyVersion uint64)
+	// Used is called with what the CRM knows to be used up, where a receipt names
+	// any: it must stay so. It must not block. It may be nil.
+	Used func(used []string)
+	// Nonce is what states say for the next command; "": nothing. It may be nil.
+	Nonce func() string
 	// Silent is called when the CRM has left several states in a row without
 	// an answer, though they could be published: a new connection may help.
 	// It must not block. It may be nil.
@@ -108,6 +113,7 @@ type Uplink struct {
 	topics  struct{ records, state string }
 
 	connected chan struct{}
+	announce  chan struct{}
 	receipts  chan []byte
 	failed    chan error // the sender's
 	diverged  chan visitorlog.Receipt
@@ -124,6 +130,7 @@ func New(o Options) (*Uplink, error) {
 	u := &Uplink{
 		o:         o,
 		connected: make(chan struct{}, 1),
+		announce:  make(chan struct{}, 1),
 		receipts:  make(chan []byte, receiptQueue),
 		failed:    make(chan error, 1),
 		diverged:  make(chan visitorlog.Receipt, 1),
@@ -182,6 +189,14 @@ func (u *Uplink) Connected() {
 	select {
 	case u.connected <- struct{}{}:
 	default:
+	}
+}
+
+// Announce has a state be published now. It does not block.
+func (u *Uplink) Announce() {
+	select {
+	case u.announce <- struct{}{}:
+	default: // it is about to be
 	}
 }
 

@@ -40,7 +40,7 @@ func TestWhatWasRecordedArrivesOnceWhateverThePipeDoes(t *testing.T) {
 					c := newCRM(t, newPipe(t, seed, tt.fate))
 					d := newController(t, "north-1", c, nil)
 					for i := range 6 {
-						d.write(1 + 40*i)
+						d.write(1 + 15*i)
 						time.Sleep(time.Second)
 						switch i {
 						case 2:
@@ -111,7 +111,7 @@ func TestALostBatchIsSentAgainAtOnce(t *testing.T) {
 				}}
 			})
 			d.stop()
-			d.write(1500)
+			d.write(1200)
 			d.start()
 			d.settle(time.Minute)
 			d.same()
@@ -243,7 +243,7 @@ func TestNewRecordsDoNotStarveBehindABacklog(t *testing.T) {
 		c := newCRM(t, p)
 		d := newController(t, "north-1", c, func(o *uplink.Options) { o.Window = 1 })
 		d.stop()
-		d.write(3000)
+		d.write(2400)
 		var early atomic.Int64
 		p.onSeen(func(m wire.Message) {
 			if b, err := wire.ParseBatch(m.Payload); err == nil && b.Early {

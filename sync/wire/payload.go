@@ -74,6 +74,9 @@ type State struct {
 	Acknowledged  uint64            `json:"acknowledged,omitempty"`
 	PolicyVersion uint64            `json:"policy_version"`
 	Clock         *visitorlog.Clock `json:"clock,omitempty"`
+	// Nonce is for the next command. It is there only for some seconds after the
+	// CRM has asked for one, so that a CRM which knows of none never sees any.
+	Nonce string `json:"nonce,omitempty"`
 }
 
 // Name is what a receipt calls the state that it answers.
@@ -286,6 +289,14 @@ func (s *State) check() error {
 	}
 	if s.Checkpoint != "" && s.Epoch == "" {
 		return errors.New("a checkpoint without an epoch")
+	}
+	if s.Nonce != "" {
+		if err := CheckEpoch(s.Nonce); err != nil {
+			return fmt.Errorf("nonce: %w", err)
+		}
+		if !s.Online {
+			return errors.New("a nonce of a controller that is not there")
+		}
 	}
 	if c := s.Clock; c != nil && (len(c.Boot) > maxWord || len(c.State) > maxWord) {
 		return fmt.Errorf("clock: %w", ErrTooLarge)

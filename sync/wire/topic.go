@@ -23,19 +23,21 @@ type Kind string
 
 // The kinds of topic.
 const (
-	KindRecords  Kind = "up/records"
-	KindState    Kind = "up/state"
-	KindFetch    Kind = "up/fetch"
-	KindReceipt  Kind = "down/receipt"
-	KindManifest Kind = "down/manifest"
-	KindChunk    Kind = "down/chunk"
-	KindDelta    Kind = "down/delta"
-	KindCommand  Kind = "down/command"
+	KindRecords     Kind = "up/records"
+	KindState       Kind = "up/state"
+	KindFetch       Kind = "up/fetch"
+	KindRequest     Kind = "up/request" // for a new certificate, as request.json is
+	KindReceipt     Kind = "down/receipt"
+	KindManifest    Kind = "down/manifest"
+	KindChunk       Kind = "down/chunk"
+	KindDelta       Kind = "down/delta"
+	KindCommand     Kind = "down/command"
+	KindCertificate Kind = "down/certificate" // PEM
 )
 
 // Kinds lists every kind of topic.
 func Kinds() []Kind {
-	return []Kind{KindRecords, KindState, KindFetch, KindReceipt, KindManifest, KindChunk, KindDelta, KindCommand}
+	return []Kind{KindRecords, KindState, KindFetch, KindRequest, KindReceipt, KindManifest, KindChunk, KindDelta, KindCommand, KindCertificate}
 }
 
 // Up reports whether a controller writes topics of this kind; otherwise the
