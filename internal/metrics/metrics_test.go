@@ -86,18 +86,18 @@ func TestAStatusThatFailsIsAnError(t *testing.T) {
 
 func TestAStatusThatHangsIsCutOff(t *testing.T) {
 	got := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
 	addr := start(t, Options{Status: func(ctx context.Context) (any, error) {
 		_, limited := ctx.Deadline()
 		if !limited {
 			got <- errors.New("the status has no deadline")
 			return nil, nil
 		}
+		cancel() // nobody waits for it any more
 		<-ctx.Done()
 		got <- nil
 		return nil, ctx.Err()
 	}})
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
 	if err := Status(ctx, addr, new(any)); err == nil {
 		t.Error("a status that hangs was answered")
 	}
@@ -194,7 +194,7 @@ func TestAClientThatStallsDoesNotHoldUpTheEnd(t *testing.T) {
 		if err != nil {
 			t.Errorf("Run ended with %v", err)
 		}
-	case <-time.After(shutdownTimeout + 3*time.Second):
+	case <-time.After(shutdownTimeout + time.Minute):
 		t.Error("the server waits for a client that sends nothing")
 	}
 }

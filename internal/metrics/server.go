@@ -3,7 +3,6 @@ package metrics
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/internal/loopback"
+	"github.com/gatehouse-acs/gatehouse/internal/serve"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -97,22 +97,7 @@ func (s *Server) Addr() string { return s.listener.Addr().String() }
 // Run answers until ctx ends, and then lets answers under way finish for up
 // to a second. It returns nil when ctx ended it.
 func (s *Server) Run(ctx context.Context) error {
-	served := make(chan error, 1)
-	go func() { served <- s.http.Serve(s.listener) }()
-	select {
-	case err := <-served:
-		return fmt.Errorf("serving %s: %w", s.Addr(), err)
-	case <-ctx.Done():
-	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-	defer cancel()
-	if err := s.http.Shutdown(grace); err != nil {
-		s.http.Close() // a client that does not read must not hold up the end
-	}
-	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return serve.Run(ctx, s.http, s.listener, shutdownTimeout)
 }
 
 // Handler is the server's pages.
