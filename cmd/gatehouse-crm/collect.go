@@ -19,6 +19,11 @@ var (
 	descQueued    = metric.Desc("messages_queued", "Messages waiting.")
 	descOnline    = metric.Desc("controller_online", "Whether the controller is connected.", "controller")
 	descStored    = metric.Desc("controller_records", "Records stored of the controller, of all its epochs.", "controller")
+	descPolicy    = metric.Desc("policy_version", "The newest version of the allowlist that was made for the controller.", "controller")
+	descApplied   = metric.Desc("policy_version_in_use", "The version of the allowlist that the controller said it uses.", "controller")
+	descParts     = metric.Desc("policy_parts_total", "Parts of allowlists sent to controllers that asked for them.")
+	descAsked     = metric.Desc("policy_requests_total", "Requests for parts, by what became of them.", "result")
+	descPolicyKey = metric.Desc("policy_key_ends_timestamp_seconds", "When the policy key's certificate ends. Absent: there is none that holds.")
 	descAlarms    = metric.Desc("alarms_open", "Open alarms.", "kind")
 	descClients   = metric.Desc("broker_clients", "Clients of the broker inside.")
 	descDenied    = metric.Desc("broker_denied_total", "Publishes and subscriptions that the broker inside forbade.")
@@ -45,6 +50,7 @@ func (c *crm) collect(v metrics.Values) {
 		v.Gauge(descClients, float64(len(b.Clients)))
 		v.Counter(descDenied, b.Denied)
 	}
+	c.collectAPI(v)
 	ctx, cancel := context.WithTimeout(context.Background(), aliveWithin)
 	defer cancel()
 	c.collectStored(ctx, v)
@@ -57,6 +63,7 @@ func (c *crm) collectStored(ctx context.Context, v metrics.Values) {
 	if err != nil {
 		return
 	}
+	c.collectPolicy(ctx, s.Policy, v)
 	for _, k := range s.Controllers {
 		v.Is(descOnline, k.Online, k.Name)
 		v.Gauge(descStored, float64(k.Records), k.Name)
@@ -71,5 +78,25 @@ func (c *crm) collectStored(ctx context.Context, v metrics.Values) {
 	}
 	for kind, n := range open {
 		v.Gauge(descAlarms, float64(n), kind)
+	}
+}
+
+// collectPolicy gives what is published.
+func (c *crm) collectPolicy(ctx context.Context, key shownPolicyKey, v metrics.Values) {
+	if key.Fault == "" {
+		v.Gauge(descPolicyKey, float64(key.Until.Unix()))
+	}
+	f := c.publisher.FetchStats()
+	v.Counter(descParts, f.Parts)
+	v.Counter(descAsked, f.Requests-f.Gone, "answered")
+	v.Counter(descAsked, f.Gone, "gone")
+	v.Counter(descAsked, f.Dropped, "dropped")
+	list, err := c.publisher.Status(ctx)
+	if err != nil {
+		return
+	}
+	for _, p := range list {
+		v.Gauge(descPolicy, float64(p.Version), p.Controller)
+		v.Gauge(descApplied, float64(p.Reported), p.Controller)
 	}
 }

@@ -112,6 +112,7 @@ the old one in again.`,
 	cmd.Flags().BoolVar(&a.NewPepper, "new-pepper", false, "give the controller a new pepper: its allowlist has to be imported again")
 	cmd.Flags().StringVar(&a.Timezone, "timezone", "", "the controller's time `zone` (default the CRM's)")
 	cmd.Flags().StringVar(&a.Broker, "broker", "", "the `URL` by which it reaches the broker (default the CRM's)")
+	cmd.Flags().StringVar((*string)(&a.PolicyAuthority), "policy", "", "`who` governs its allowlist: crm or site (default as \"pki init\" was told)")
 	cmd.MarkFlagsMutuallyExclusive("yes", "fingerprint")
 	return cmd
 }
@@ -330,10 +331,15 @@ func newRevokeCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke NAME",
 		Short: "Take nothing more from a controller",
-		Long: `Take nothing more from a controller, such as a stolen one. What it has sent
-stays. The broker inside gatehouse-crm refuses it; another broker knows nothing
-of this, and goes on letting it connect until its certificate ends, though the
-CRM drops what it sends. Approving the name again (--replace) undoes it.`,
+		Long: `Take nothing more from a controller, such as a stolen one, and tell it nothing
+more: no allowlist, no command, no new certificate. What it has sent stays. The
+broker inside gatehouse-crm ends its connection within seconds and refuses it
+from then on; another broker knows nothing of this, and goes on letting it
+connect until its certificate ends, though the CRM drops what it sends.
+
+Its pepper is replaced, so that what is on the lost one says nothing of what its
+successor will have. Approving the name again (--replace) undoes the revocation;
+joining then takes --replace-pepper.`,
 		Example: "  gatehouse-crm controllers revoke north-1",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -344,6 +350,9 @@ CRM drops what it sends. Approving the name again (--replace) undoes it.`,
 			defer func() { err = errors.Join(err, reg.Close()) }()
 			if err := reg.Revoke(cmd.Context(), args[0]); err != nil {
 				return err
+			}
+			if err := pki.ReplacePepper(data, args[0]); err != nil {
+				return fmt.Errorf("%s is revoked, but still has its pepper: approve its successor with --new-pepper: %w", args[0], err)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "Revoked %s.\n", args[0])
 			return nil

@@ -134,7 +134,7 @@ func readCard(cmd *cobra.Command) (badge.Credential, error) {
 }
 
 func newCredentialsListCmd() *cobra.Command {
-	var f registryFlags
+	var f viewFlags
 	var person, state string
 	var visitors bool
 	cmd := &cobra.Command{
@@ -142,7 +142,8 @@ func newCredentialsListCmd() *cobra.Command {
 		Short: "List the credentials; of a card's number the last two digits",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.with(cmd, func(s *registrySession) error {
+			look := registry.View{Kind: registry.KindCredential, Filter: filter("person="+person, "state="+state, mark("visitors", visitors))}
+			return f.viewing(cmd, look, func(s *registrySession) error {
 				var names *registry.Reference
 				if person != "" {
 					if _, err := s.People.Get(s.ctx, person); err != nil {
@@ -164,7 +165,7 @@ func newCredentialsListCmd() *cobra.Command {
 }
 
 func newCredentialsFindCmd() *cobra.Command {
-	var f registryFlags
+	var f viewFlags
 	cmd := &cobra.Command{
 		Use:     "find",
 		Short:   "Say whose card it is that is read from standard input",
@@ -172,7 +173,7 @@ func newCredentialsFindCmd() *cobra.Command {
 		Example: "  gatehouse-crm credentials find < card.txt",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.with(cmd, func(s *registrySession) error {
+			return f.viewing(cmd, registry.View{Kind: registry.KindCredential, Filter: "by its card"}, func(s *registrySession) error {
 				card, err := readCard(cmd)
 				if err != nil {
 					return err

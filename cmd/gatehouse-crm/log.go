@@ -107,7 +107,7 @@ func recordKey(jwk []byte) (central.Key, error) {
 
 func newLogListCmd(f *logFlags) *cobra.Command {
 	var flags logview.ListFlags
-	var epoch string
+	var epoch, visit string
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List records in the order in which they arrived",
@@ -132,12 +132,19 @@ func newLogListCmd(f *logFlags) *cobra.Command {
 					alarms = func() error { return nil }
 				}
 				p := logview.NewPrinter(cmd.OutOrStdout(), logview.Options{JSON: flags.JSON, Zone: s.zone, Controllers: true})
+				if visit != "" {
+					_, err := logview.List(cmd.Context(), p, filter, s.Visit(visit), flags.Follow)
+					return errors.Join(err, alarms())
+				}
 				return errors.Join(s.list(cmd.Context(), p, filter, epoch, &flags), alarms())
 			})
 		},
 	}
 	flags.Register(cmd)
 	cmd.Flags().StringVar(&epoch, "epoch", "", "only this `epoch`")
+	cmd.Flags().StringVar(&visit, "visit", "", "only this `visit`: its decisions, and what became of them")
+	cmd.MarkFlagsMutuallyExclusive("visit", "epoch")
+	cmd.MarkFlagsMutuallyExclusive("visit", "last")
 	return cmd
 }
 

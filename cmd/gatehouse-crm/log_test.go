@@ -109,7 +109,7 @@ func startFollowing(ts *testscript.TestScript) {
 func stopFollowing(ts *testscript.TestScript, pattern string) {
 	f := ts.Value("following").(*following)
 	want := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(10 * time.Second); !want.MatchString(f.printed()); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !want.MatchString(f.printed()); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			ts.Fatalf("%q was not printed:\n%s", pattern, f.printed())
 		}

@@ -22,8 +22,8 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		newRunCmd(), newCheckCmd(), newStatusCmd(),
 		newPKICmd(), newControllersCmd(),
-		newLogCmd(), newAlarmsCmd(), newVerifyCmd(), newCompareCmd(),
-		newPeopleCmd(), newCredentialsCmd(), newGroupsCmd(), newDoorsCmd(), newAreasCmd(), newSchedulesCmd(), newHolidaysCmd(), newVisitsCmd(), newRegistryCmd(),
+		newLogCmd(), newAlarmsCmd(), newReviewsCmd(), newVerifyCmd(), newCompareCmd(),
+		newPeopleCmd(), newCredentialsCmd(), newGroupsCmd(), newDoorsCmd(), newAreasCmd(), newSchedulesCmd(), newHolidaysCmd(), newVisitsCmd(), newRegistryCmd(), newPolicyCmd(), newCommandCmd(), newAccessCmd(), newTokenCmd(),
 	)
 	return root
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/gatehouse-acs/gatehouse/access"
 	"github.com/gatehouse-acs/gatehouse/access/registry"
@@ -30,7 +31,9 @@ func personMarks(s *registrySession, p registry.Person) string {
 	for _, m := range []struct {
 		on   bool
 		mark string
-	}{{p.Extended, "extended"}, {p.Operator, "operator"}, {p.HasPIN, "pin"}, {p.HasSign, "duress-pin"}, {len(p.Instead) > 0, "instead"}, {!p.Left.IsZero(), "left " + s.shown(p.Left)}} {
+	}{{p.Extended, "extended"}, {p.Operator, "operator"}, {p.HasPIN, "pin"}, {p.HasSign, "duress-pin"}, {p.HasTOTP, "totp"}, {len(p.Instead) > 0, "instead"},
+		{p.Escorted, "escorted"}, {p.MayEscort, "may-escort"}, {p.Supervisor, "supervisor"}, {p.Exempt, "exempt"},
+		{p.Clearance > 0, fmt.Sprintf("clearance %d", p.Clearance)}, {!p.Left.IsZero(), "left " + s.shown(p.Left)}} {
 		if m.on {
 			marks = append(marks, m.mark)
 		}
@@ -55,40 +58,42 @@ func newPeopleCmd() *cobra.Command {
 				}
 				return registry.Person{ID: id, Kind: access.Staff}
 			}),
-		personSort.editCmd(false, "", `  gatehouse-crm people change p-1001 --group ops --group guards --until 2026-12-31 --by m.jansen --why CHG-1042`, personFlags, nil),
-		newPeopleListCmd(), newPeopleShowCmd(), newPeoplePINCmd(), newPeopleRemoveCmd(),
+		personSort.editCmd(false, "", `  gatehouse-crm people change p-1001 --group ops --group guards --until 2026-12-31 --by m.jansen --why CHG-1042
+  gatehouse-crm people change p-1001 --may-escort --supervisor --clearance 3 --by m.jansen --why CHG-1043`, personFlags, nil),
+		newPeopleListCmd(), newPeopleShowCmd(), newPeoplePINCmd(), newPeopleTOTPCmd(), newPeopleRemoveCmd(),
 	)
 	return cmd
 }
 
 func personFlags(cmd *cobra.Command) func(*registrySession, *registry.Person) error {
 	var groups []string
-	var extended, operator bool
 	var instead map[string]string
 	cmd.Flags().String("name", "", "the person's `name`; it is sealed, and never in records")
 	cmd.Flags().String("kind", "staff", "staff, contractor or visitor")
 	cmd.Flags().StringArrayVar(&groups, "group", nil, "a `group` that the person is in (may be repeated; once and empty: none)")
 	cmd.Flags().String("from", "", "valid from this `time`")
 	cmd.Flags().String("until", "", "valid until this `time`; a date alone: to its end")
-	cmd.Flags().BoolVar(&extended, "extended", false, "doors stay unlocked for longer")
-	cmd.Flags().BoolVar(&operator, "operator", false, "may enrol others")
+	cmd.Flags().Bool("extended", false, "doors stay unlocked for longer")
+	cmd.Flags().Bool("operator", false, "may enrol others")
+	cmd.Flags().Bool("escorted", false, "passes only together with somebody who may escort")
+	cmd.Flags().Bool("may-escort", false, "may escort visitors and others")
+	cmd.Flags().Bool("supervisor", false, "is a first person in, where a door asks for one")
+	cmd.Flags().Bool("exempt", false, "from anti-passback")
+	cmd.Flags().Uint8("clearance", 0, "the highest `level` of threat, 0 to 5, at which the person still passes")
 	cmd.Flags().StringToStringVar(&instead, "instead", nil, "another `factor` for one that the person cannot give, such as fingerprint=pin")
 	return func(s *registrySession, p *registry.Person) error {
 		setText(cmd, "name", &p.Name)
 		kind := string(p.Kind)
 		setText(cmd, "kind", &kind)
 		p.Kind = access.Kind(kind)
-		if cmd.Flags().Changed("group") {
-			p.Groups = groups
-			if len(groups) == 1 && groups[0] == "" {
-				p.Groups = nil
-			}
+		setList(cmd, "group", groups, &p.Groups)
+		for flag, to := range map[string]*bool{"extended": &p.Extended, "operator": &p.Operator, "escorted": &p.Escorted, "may-escort": &p.MayEscort,
+			"supervisor": &p.Supervisor, "exempt": &p.Exempt} {
+			setBool(cmd, flag, to)
 		}
-		if cmd.Flags().Changed("extended") {
-			p.Extended = extended
-		}
-		if cmd.Flags().Changed("operator") {
-			p.Operator = operator
+		if cmd.Flags().Changed("clearance") {
+			level, _ := cmd.Flags().GetUint8("clearance") // it is one
+			p.Clearance = access.Threat(level)
 		}
 		if cmd.Flags().Changed("instead") {
 			p.Instead = instead
@@ -98,7 +103,7 @@ func personFlags(cmd *cobra.Command) func(*registrySession, *registry.Person) er
 }
 
 func newPeopleListCmd() *cobra.Command {
-	var f registryFlags
+	var f viewFlags
 	var group string
 	var left bool
 	cmd := &cobra.Command{
@@ -107,7 +112,8 @@ func newPeopleListCmd() *cobra.Command {
 		Example: "  gatehouse-crm people list --group ops",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.with(cmd, func(s *registrySession) error {
+			look := registry.View{Kind: registry.KindPerson, Filter: filter("group="+group, mark("left", left))}
+			return f.viewing(cmd, look, func(s *registrySession) error {
 				var names *registry.Reference
 				if group != "" {
 					if _, err := s.Groups.Get(s.ctx, group); err != nil {
@@ -126,13 +132,14 @@ func newPeopleListCmd() *cobra.Command {
 }
 
 func newPeopleShowCmd() *cobra.Command {
-	var f registryFlags
+	var f viewFlags
 	cmd := &cobra.Command{
-		Use:   "show PERSON",
-		Short: "Show a person, their credentials and visits",
-		Args:  cobra.ExactArgs(1),
+		Use:     "show PERSON",
+		Short:   "Show a person, their credentials and visits",
+		Example: "  gatehouse-crm people show p-1001",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(cmd, func(s *registrySession) error { return s.showPerson(args[0]) })
+			return f.viewing(cmd, registry.View{Kind: registry.KindPerson, ID: args[0]}, func(s *registrySession) error { return s.showPerson(args[0]) })
 		},
 	}
 	f.register(cmd)
@@ -238,41 +245,78 @@ func readPINs(in io.Reader, prompt io.Writer) (pin, duress string, err error) {
 	return pin, duress, nil
 }
 
-func newPeopleRemoveCmd() *cobra.Command {
+func newPeopleTOTPCmd() *cobra.Command {
 	var f changeFlags
+	var none bool
+	var out string
 	cmd := &cobra.Command{
-		Use:   "remove PERSON",
-		Short: "Take everything away from somebody who leaves",
-		Long: `Take everything away from somebody who leaves: all credentials are revoked, all
-groups left, the PIN forgotten, and the visits that they were to host cancelled.
-Visits that somebody else has to see to now are named. The person stays on
-record. The doors know of it once their allowlist is exported and imported.`,
-		Example: "  gatehouse-crm people remove p-1001 --by m.jansen --why HR-77",
-		Args:    cobra.ExactArgs(1),
+		Use:   "totp PERSON",
+		Short: "Give a person a device that shows one-time codes, as a second factor",
+		Long: `Make a new secret for the one-time codes (RFC 6238) that an authenticator on the
+person's telephone shows. It is written once, as an otpauth URI: on a terminal, or
+to a new file (--out) that only its owner can read and that is to be deleted when
+the device has read it. A secret that the person had before is forgotten.`,
+		Example: `  gatehouse-crm people totp p-1001 --by m.jansen --why CHG-1042
+  gatehouse-crm people totp p-1001 --out p-1001.otpauth --by m.jansen --why CHG-1042
+  gatehouse-crm people totp p-1001 --none --by m.jansen --why INC-12`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !none {
+				if err := toShow(cmd, "the secret", out); err != nil {
+					return err
+				}
+			}
 			return f.with(cmd, func(s *registrySession) error {
-				left, err := s.Leave(s.ctx, f.change, args[0], f.version)
+				if none {
+					row, err := s.People.Update(s.ctx, f.change, args[0], f.version, func(p *registry.Person) error {
+						p.ForgetTOTP()
+						return nil
+					})
+					if err != nil {
+						return err
+					}
+					return personSort.done(s, "Changed", row)
+				}
+				row, uri, err := s.GiveTOTP(s.ctx, f.change, args[0], f.version)
 				if err != nil {
 					return err
 				}
-				if s.json {
-					return cli.PrintJSON(s.out, left)
-				}
-				fmt.Fprintf(s.out, "%s has left, as of %s.\n", left.Person, s.shown(left.At))
-				for _, l := range []struct {
-					what string
-					ids  []string
-				}{{"credentials revoked", left.Revoked}, {"groups left", left.Groups}, {"visits cancelled", left.Cancelled}, {"VISITS THAT SOMEBODY ELSE HAS TO SEE TO", left.Open}} {
-					if len(l.ids) > 0 {
-						fmt.Fprintf(s.out, "%s: %s\n", l.what, strings.Join(l.ids, ", "))
-					}
-				}
-				_, err = fmt.Fprintln(s.out, "Export and import the allowlist of each controller, so that the doors know.")
-				return err
+				return personSort.doneSecretly(s, "Changed", row, out, uri)
 			})
 		},
 	}
 	f.register(cmd)
 	f.atVersion(cmd)
+	cmd.Flags().BoolVar(&none, "none", false, "take the device away")
+	cmd.Flags().StringVar(&out, "out", "", "write the URI to this new `file`")
+	cmd.MarkFlagsMutuallyExclusive("none", "out")
+	return cmd
+}
+
+func newPeopleRemoveCmd() *cobra.Command {
+	var f changeFlags
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use:   "remove PERSON",
+		Short: "Take everything away from somebody who leaves, and see that the doors know",
+		Long: `Take everything away from somebody who leaves: all credentials are revoked, all
+groups left, the PIN forgotten, and the visits that they were to host cancelled.
+Visits that somebody else has to see to now are named. The person stays on
+record.
+
+Then it waits until the doors that knew the person have applied it, tells of each
+when that was, and names those that have not yet. They do when they are reached
+again. A door that is fed by hand knows of it once its allowlist is exported and
+imported.`,
+		Example: `  gatehouse-crm people remove p-1001 --by m.jansen --why HR-77
+  gatehouse-crm people remove p-1001 --wait 1m --by m.jansen --why HR-77`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.with(cmd, func(s *registrySession) error { return s.remove(f, args[0], wait) })
+		},
+	}
+	f.register(cmd)
+	f.atVersion(cmd)
+	cmd.Flags().DurationVar(&wait, "wait", doorsWait, "how `long` to wait for the doors")
 	return cmd
 }

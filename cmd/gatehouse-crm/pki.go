@@ -49,7 +49,7 @@ func validity(days int) (time.Duration, error) {
 }
 
 func newPKIInitCmd() *cobra.Command {
-	var data, broker, zone string
+	var data, broker, zone, policy string
 	var hosts []string
 	var days int
 	cmd := &cobra.Command{
@@ -57,8 +57,9 @@ func newPKIInitCmd() *cobra.Command {
 		Short: "Make the keys and certificates of a new CRM",
 		Long: `Make the keys of a new CRM in DATA/keys and its certificates in DATA/tls: a
 certificate authority, the broker's and the CRM's own certificate, the
-cosigner's key that signs receipts, the root key of allowlists, and the keys
-that seal and index the registry of people.
+cosigner's key that signs receipts, the root key of allowlists and the key that
+it certifies to sign them, and the keys that seal and index the registry of
+people.
 
 Nothing is overwritten: where a CRM stands already, init is refused. Run it as
 the user that the daemon runs as.`,
@@ -73,7 +74,7 @@ the user that the daemon runs as.`,
 			if zone == "" {
 				zone = machineZone()
 			}
-			s, err := pki.InitSite(data, pki.SiteOptions{Hosts: hosts, Broker: broker, Timezone: zone, Validity: valid, Now: time.Now()})
+			s, err := pki.InitSite(data, pki.SiteOptions{Hosts: hosts, Broker: broker, Timezone: zone, Validity: valid, PolicyAuthority: pki.PolicyAuthority(policy), Now: time.Now()})
 			if err != nil {
 				return err
 			}
@@ -85,6 +86,7 @@ the user that the daemon runs as.`,
 	cmd.Flags().StringSliceVar(&hosts, "host", nil, "`name` or IP address by which controllers reach the broker (may be repeated)")
 	cmd.Flags().StringVar(&broker, "broker", "", "the broker's `URL` (default tls://HOST:8883 with the first host)")
 	cmd.Flags().StringVar(&zone, "timezone", "", "the site's time `zone`, such as Europe/Amsterdam (default this machine's)")
+	cmd.Flags().StringVar(&policy, "policy", string(pki.PolicyFromSite), "`who` governs the allowlists of controllers that join: crm (they come from here) or site (they are imported there)")
 	cobra.CheckErr(cmd.MarkFlagRequired("host"))
 	return cmd
 }

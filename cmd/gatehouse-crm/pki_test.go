@@ -74,7 +74,7 @@ func TestNoCommandOfTheCRMShowsASecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(files) != 7 || len(peppers) != 1 {
+	if len(files) != 8 || len(peppers) != 1 {
 		t.Fatalf("keys are %q and %q", files, peppers)
 	}
 	for _, f := range append(files, peppers...) {

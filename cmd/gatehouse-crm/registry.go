@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
@@ -27,10 +28,12 @@ import (
 // registrySession is an open registry and what its commands take.
 type registrySession struct {
 	*registry.Registry
-	zone *time.Location // the site's
-	ctx  context.Context
-	out  io.Writer
-	json bool
+	zone   *time.Location // the site's
+	pepper *keys.Pepper   // of the registry
+	data   string         // the CRM's folder
+	ctx    context.Context
+	out    io.Writer
+	json   bool
 }
 
 // registryFlags are what all commands of the registry take.
@@ -60,7 +63,7 @@ func (f *registryFlags) with(cmd *cobra.Command, do func(*registrySession) error
 }
 
 func (f *registryFlags) open(ctx context.Context) (*registrySession, error) {
-	site, k, err := openSite(f.data)
+	site, k, err := openRegistryKeys(f.data)
 	if err != nil {
 		return nil, err
 	}
@@ -68,24 +71,88 @@ func (f *registryFlags) open(ctx context.Context) (*registrySession, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the site's time zone: %w", err)
 	}
-	path := filepath.Join(f.data, registry.FileName)
-	if k.Registry == nil || k.Pepper == nil {
-		// A CRM that was set up before there was a registry.
-		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-			return nil, errors.Join(fmt.Errorf("%s or %s is missing in %s, without which %s cannot be read: restore it", keys.NameSeal, keys.NamePepper, pki.KeysDir(f.data), path), err)
-		}
-		if _, err := keys.InitRegistry(pki.KeysDir(f.data)); err != nil {
-			return nil, err
-		}
-		if _, k, err = openSite(f.data); err != nil {
-			return nil, err
-		}
-	}
-	r, err := registry.Open(ctx, path, registry.Options{Index: k.Pepper, Sealer: k.Registry, Formats: badge.Builtin(), Clock: time.Now})
+	r, err := openRegistry(ctx, f.data, k)
 	if err != nil {
 		return nil, err
 	}
-	return &registrySession{Registry: r, zone: zone, ctx: ctx, json: f.json}, nil
+	return &registrySession{Registry: r, zone: zone, pepper: k.Pepper, data: f.data, ctx: ctx, json: f.json}, nil
+}
+
+// openRegistryKeys is openSite for those who work with the registry: a CRM that
+// was set up before there was one is given its keys.
+func openRegistryKeys(data string) (*pki.Site, *keys.CRMKeys, error) {
+	site, k, err := openSite(data)
+	if err != nil || k.Registry != nil && k.Pepper != nil {
+		return site, k, err
+	}
+	path := filepath.Join(data, registry.FileName)
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, errors.Join(fmt.Errorf("%s or %s is missing in %s, without which %s cannot be read: restore it", keys.NameSeal, keys.NamePepper, pki.KeysDir(data), path), err)
+	}
+	if _, err := keys.InitRegistry(pki.KeysDir(data)); err != nil {
+		return nil, nil, err
+	}
+	return openSite(data)
+}
+
+// openRegistry opens the registry of the CRM in a folder.
+func openRegistry(ctx context.Context, data string, k *keys.CRMKeys) (*registry.Registry, error) {
+	return registry.Open(ctx, filepath.Join(data, registry.FileName), registry.Options{Index: k.Pepper, Sealer: k.Registry, Formats: badge.Builtin(), Clock: time.Now})
+}
+
+// viewFlags are what commands take that show what is held of people: the audit
+// says who looked.
+type viewFlags struct {
+	registryFlags
+	by string
+}
+
+func (f *viewFlags) register(cmd *cobra.Command) {
+	f.registryFlags.register(cmd)
+	cmd.Flags().StringVar(&f.by, "by", "", "`who` looks; it stands in the audit (default: the user of this machine)")
+}
+
+// viewing runs do once the audit says who looks, and at what.
+func (f *viewFlags) viewing(cmd *cobra.Command, v registry.View, do func(*registrySession) error) error {
+	return f.with(cmd, func(s *registrySession) error {
+		if v.By = f.by; v.By == "" {
+			v.By = loggedIn()
+		}
+		if err := s.Viewed(s.ctx, v); err != nil {
+			return fmt.Errorf("nothing is shown without saying so in the audit: %w", err)
+		}
+		return do(s)
+	})
+}
+
+// loggedIn is the user of this machine who runs the command, also by sudo; ""
+// where that is not known.
+func loggedIn() string {
+	if name := os.Getenv("SUDO_USER"); name != "" {
+		return name
+	}
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return ""
+}
+
+// filter writes which of a list is shown, such as "group=ops left".
+func filter(words ...string) string {
+	var given []string
+	for _, w := range words {
+		if w != "" && !strings.HasSuffix(w, "=") {
+			given = append(given, w)
+		}
+	}
+	return strings.Join(given, " ")
+}
+
+func mark(name string, on bool) string {
+	if !on {
+		return ""
+	}
+	return name
 }
 
 // changeFlags say in whose name something is changed, and why.
@@ -142,6 +209,34 @@ func (k sort[T]) done(s *registrySession, what string, row registry.Row[T]) erro
 	}
 	_, err := fmt.Fprintf(s.out, "%s %s %s, version %d.\n", what, k.name, k.id(row.Value), row.Version)
 	return err
+}
+
+// doneSecretly is done where a secret was made, which is shown this once: in a new
+// file of that name, or, where there is none, on the terminal.
+func (k sort[T]) doneSecretly(s *registrySession, what string, row registry.Row[T], file, secret string) error {
+	if file == "" {
+		_, err := fmt.Fprintln(s.out, secret)
+		return errors.Join(k.done(s, what, row), err)
+	}
+	if err := keys.Create(file, []byte(secret+"\n")); err != nil {
+		return fmt.Errorf("%s is changed, and what was made for it could not be written and is lost: do it again: %w", k.id(row.Value), err)
+	}
+	return k.done(s, what, row)
+}
+
+// toShow says why a secret cannot be shown: it goes to a terminal, or to a file that
+// is not there yet.
+func toShow(cmd *cobra.Command, what, file string) error {
+	if file == "" {
+		if !isTerminal(cmd.OutOrStdout()) {
+			return fmt.Errorf("%s is shown on a terminal only: use one, or write it to a new file with --out", what)
+		}
+		return nil
+	}
+	if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(fmt.Errorf("%q is there already: name a new file", file), err)
+	}
+	return nil
 }
 
 // each calls f with all, or with those that name another.
@@ -268,6 +363,34 @@ func (k sort[T]) editCmd(add bool, long, example string, flags func(*cobra.Comma
 func setText(cmd *cobra.Command, flag string, to *string) {
 	if cmd.Flags().Changed(flag) {
 		*to = cmd.Flags().Lookup(flag).Value.String()
+	}
+}
+
+func setBool(cmd *cobra.Command, flag string, to *bool) {
+	if cmd.Flags().Changed(flag) {
+		*to, _ = cmd.Flags().GetBool(flag) // it is one
+	}
+}
+
+func setSpan(cmd *cobra.Command, flag string, to *registry.Span) {
+	if cmd.Flags().Changed(flag) {
+		d, _ := cmd.Flags().GetDuration(flag) // it is one
+		*to = registry.Span(d)
+	}
+}
+
+// setList takes the texts of a flag that may be repeated, if it is given; one that
+// is empty is none.
+func setList[T ~string](cmd *cobra.Command, flag string, texts []string, to *[]T) {
+	if !cmd.Flags().Changed(flag) {
+		return
+	}
+	*to = nil
+	if len(texts) == 1 && texts[0] == "" {
+		return
+	}
+	for _, text := range texts {
+		*to = append(*to, T(text))
 	}
 }
 
@@ -428,7 +551,7 @@ func isTerminal(w any) bool {
 }
 
 func newRegistryAuditCmd() *cobra.Command {
-	var f registryFlags
+	var f viewFlags
 	var q registry.AuditQuery
 	var kind, head string
 	var verify bool
@@ -447,12 +570,11 @@ that the whole file was not put back to an older state either.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q.Kind = registry.Kind(kind)
-			return f.with(cmd, func(s *registrySession) error {
-				if verify {
-					return s.verify(cmd, head)
-				}
-				return s.audit(q)
-			})
+			if verify {
+				return f.with(cmd, func(s *registrySession) error { return s.verify(cmd, head) })
+			}
+			look := registry.View{Kind: registry.KindAudit, Filter: filter("kind="+kind, "id="+q.ID)}
+			return f.viewing(cmd, look, func(s *registrySession) error { return s.audit(q) })
 		},
 	}
 	f.register(cmd)
@@ -460,7 +582,7 @@ that the whole file was not put back to an older state either.`,
 	cmd.Flags().StringVar(&head, "head", "", "with --verify: a `head` that was noted before")
 	cmd.Flags().Uint64Var(&q.After, "after", 0, "lines above this `number`")
 	cmd.Flags().IntVar(&q.Limit, "limit", 0, "at most so many `lines` (default: all)")
-	cmd.Flags().StringVar(&kind, "kind", "", "only of this `kind`: person, credential, group, schedule, holiday, area, door, visit, controller")
+	cmd.Flags().StringVar(&kind, "kind", "", "only of this `kind`: person, credential, group, schedule, holiday, area, door, visit, code, controller, client, audit")
 	cmd.Flags().StringVar(&q.ID, "id", "", "only of the object of this `id`")
 	cmd.MarkFlagsMutuallyExclusive("verify", "after")
 	cmd.MarkFlagsMutuallyExclusive("verify", "kind")

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -61,7 +62,7 @@ func TestOnlyAnExportHasACardsNumberOrAPIN(t *testing.T) {
 		{"registry", "audit"}, {"registry", "export", "--controller", "north-1", "--out", filepath.Join(dir, "north-1.toml")}, {"people", "remove", "p-1"},
 	} {
 		flags := []string{"--data", dir}
-		if cmd, _, err := newRoot().Find(args); err != nil || cmd.Flags().Lookup("by") != nil {
+		if cmd, _, err := newRoot().Find(args); err != nil || cmd.Flags().Lookup("why") != nil {
 			flags = change
 		}
 		for _, form := range [][]string{nil, {"--json"}} {
@@ -101,7 +102,7 @@ func TestCardNumbersAreNotPrintedOnATerminalUnasked(t *testing.T) {
 	if status, stderr := commandLine(t, terminal, "", with("registry", "export", "--controller", "north-1", "--force")...); status != 0 {
 		t.Errorf("with --force: %s", stderr)
 	}
-	if err := screen.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := screen.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	shown := make([]byte, 4096)
@@ -120,5 +121,54 @@ func TestCardNumbersAreNotPrintedOnATerminalUnasked(t *testing.T) {
 	info, err := os.Stat(out)
 	if err != nil || info.Mode() != fs.FileMode(0o600) {
 		t.Errorf("the file's mode is %v (%v)", info.Mode(), err)
+	}
+}
+
+func TestWhatIsMadeForSomebodyIsShownOnceOnATerminalAlone(t *testing.T) {
+	_, change := newCRM(t)
+	now := time.Now().UTC()
+	for _, args := range [][]string{
+		{"people", "add", "p-2"}, {"people", "add", "v-1", "--kind", "visitor"},
+		{"visits", "add", "visit-1", "--visitor", "v-1", "--organisation", "Acme", "--host", "p-1", "--authoriser", "p-2", "--purpose", "mend", "--door", "front",
+			"--from", now.Format(time.RFC3339), "--until", now.Add(time.Hour).Format(time.RFC3339)},
+	} {
+		if status, stderr := commandLine(t, io.Discard, "", append(args, change...)...); status != 0 {
+			t.Fatalf("%v: %s", args, stderr)
+		}
+	}
+	for _, c := range []struct {
+		args []string
+		want string // on the terminal
+	}{
+		{[]string{"people", "totp", "p-1"}, `^otpauth://totp/Gatehouse:p-1\?secret=([A-Z2-7]{32})&[^\r\n]*\r\nChanged person p-1, version 3.\r\n$`},
+		{[]string{"visits", "code", "visit-1"}, `^(\d{8})\r\nIssued code code-\w+, version 1.\r\n$`},
+	} {
+		args := append(c.args, change...)
+		var piped bytes.Buffer
+		if status, stderr := commandLine(t, &piped, "", args...); status == 0 || piped.Len() > 0 || !strings.Contains(stderr, "on a terminal only") {
+			t.Errorf("%v into a pipe: status %d, %q, %s", c.args, status, &piped, stderr)
+		}
+		screen, terminal, err := pty.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer screen.Close()
+		status, stderr := commandLine(t, terminal, "", args...)
+		if err := terminal.Close(); status != 0 || err != nil {
+			t.Fatalf("%v: %s (%v)", c.args, stderr, err)
+		}
+		shown, _ := io.ReadAll(screen) // ends with an error, as the terminal is closed
+		made := regexp.MustCompile(c.want).FindSubmatch(shown)
+		if made == nil {
+			t.Errorf("%v shows %q", c.args, shown)
+			continue
+		}
+		for _, args := range [][]string{{"people", "show", "p-1"}, {"visits", "codes", "visit-1"}, {"visits", "show", "visit-1"}, {"registry", "audit"}} {
+			var seen bytes.Buffer
+			status, stderr := commandLine(t, &seen, "", append(args, "--data", change[1])...)
+			if status != 0 || bytes.Contains(seen.Bytes(), made[1]) {
+				t.Errorf("%v shows what was made: status %d, %s", args, status, stderr)
+			}
+		}
 	}
 }

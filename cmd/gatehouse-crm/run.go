@@ -14,17 +14,22 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gatehouse-acs/gatehouse/access/registry"
 	"github.com/gatehouse-acs/gatehouse/internal/cli"
 	"github.com/gatehouse-acs/gatehouse/internal/config"
+	"github.com/gatehouse-acs/gatehouse/internal/control"
 	"github.com/gatehouse-acs/gatehouse/internal/keys"
 	"github.com/gatehouse-acs/gatehouse/internal/metrics"
 	"github.com/gatehouse-acs/gatehouse/internal/pki"
 	"github.com/gatehouse-acs/gatehouse/internal/systemd"
+	"github.com/gatehouse-acs/gatehouse/sync/allowlist/publisher"
 	"github.com/gatehouse-acs/gatehouse/sync/broker"
+	"github.com/gatehouse-acs/gatehouse/sync/command/sender"
 	"github.com/gatehouse-acs/gatehouse/sync/ingest"
 	"github.com/gatehouse-acs/gatehouse/sync/mqtt"
 	"github.com/gatehouse-acs/gatehouse/sync/wire"
 	"github.com/gatehouse-acs/gatehouse/visitorlog/central"
+	"github.com/gatehouse-acs/gatehouse/web/api"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -91,14 +96,21 @@ func newCheckCmd() *cobra.Command {
 
 // crm is the daemon: broker, connection, ingester and store, wired.
 type crm struct {
-	cfg      *config.CRM
-	log      *slog.Logger
-	site     *pki.Site
-	keys     *keys.CRMKeys
-	store    *central.Store
-	broker   *broker.Broker // nil: it runs elsewhere
-	conn     *mqtt.Conn
-	ingester *ingest.Ingester
+	cfg       *config.CRM
+	log       *slog.Logger
+	site      *pki.Site
+	keys      *keys.CRMKeys
+	store     *central.Store
+	broker    *broker.Broker // nil: it runs elsewhere
+	conn      *mqtt.Conn
+	ingester  *ingest.Ingester
+	registry  *registry.Registry
+	publisher *publisher.Publisher
+	policy    *policyDesk // the publisher, for the API
+	api       *api.API    // nil: it is off
+	commands  *sender.Sender
+	socket    *control.Server
+	renewals  chan request // for certificates
 }
 
 // gcPercent is how much garbage there may be beside what is in use, in
@@ -112,7 +124,7 @@ func runCRM(ctx context.Context, cfg *config.CRM, log *slog.Logger) (err error) 
 		debug.SetGCPercent(gcPercent)
 	}
 	c := &crm{cfg: cfg, log: log}
-	if c.site, c.keys, err = openSite(cfg.Data); err != nil {
+	if c.site, c.keys, err = openRegistryKeys(cfg.Data); err != nil {
 		return err
 	}
 	release, err := lock(cfg.Data)
@@ -140,11 +152,28 @@ func runCRM(ctx context.Context, cfg *config.CRM, log *slog.Logger) (err error) 
 	c.ingester = ingest.New(ingest.Options{
 		Store: c.store, Publisher: c.conn, Receipts: c.keys.Cosigner.Receipts(), Logger: log,
 	})
-	registry := metrics.NewRegistry(cli.Version())
-	registry.MustRegister(metrics.Collector(c.collect))
+	if c.registry, err = openRegistry(ctx, cfg.Data, c.keys); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.registry.Close()) }()
+	if err := c.openPolicy(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.publisher.Close()) }()
+	if err := c.openCommands(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.socket.Close()) }()
+	apiServer, closeAPI, err := c.openAPI(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeAPI()) }()
+	collectors := metrics.NewRegistry(cli.Version())
+	collectors.MustRegister(metrics.Collector(c.collect))
 	server, err := metrics.Listen(metrics.Options{
 		Listen:   cfg.HTTP.Listen,
-		Registry: registry,
+		Registry: collectors,
 		Health:   c.Faults,
 		Status:   func(ctx context.Context) (any, error) { return c.Status(ctx) },
 		Logger:   log,
@@ -152,7 +181,7 @@ func runCRM(ctx context.Context, cfg *config.CRM, log *slog.Logger) (err error) 
 	if err != nil {
 		return err
 	}
-	return c.run(ctx, server)
+	return c.run(ctx, server, apiServer)
 }
 
 // lock makes sure that one daemon works in a folder: two would countersign
@@ -193,6 +222,7 @@ func (c *crm) connect() error {
 		ClientID:      wire.CRM,
 		TLS:           tlsConfig,
 		Subscriptions: []string{wire.UpFilter()},
+		OnConnect:     func(context.Context) { c.publisher.Connected() },
 		Logger:        c.log,
 		Queue:         messageQueue,
 	})
@@ -244,7 +274,7 @@ func (c *crm) alarm(a central.Alarm) {
 	c.log.Warn("alarm", "kind", string(a.Kind), "alarm_controller", a.Controller, "epoch", a.Epoch, "detail", a.Detail, "count", strconv.Itoa(a.Count))
 }
 
-func (c *crm) run(ctx context.Context, server *metrics.Server) error {
+func (c *crm) run(ctx context.Context, server *metrics.Server, apiServer *api.Server) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if c.broker != nil {
 		g.Go(func() error { return c.broker.Run(ctx) })
@@ -253,7 +283,14 @@ func (c *crm) run(ctx context.Context, server *metrics.Server) error {
 	g.Go(func() error { return c.conn.Run(ctx) })
 	g.Go(func() error { return c.store.Run(ctx) })
 	g.Go(func() error { return c.ingester.Run(ctx) })
+	g.Go(func() error { return c.publisher.Run(ctx) })
 	g.Go(func() error { return server.Run(ctx) })
+	g.Go(func() error { return c.tend(ctx) })
+	g.Go(func() error { return c.serveCommands(ctx) })
+	g.Go(func() error { return c.renew(ctx) })
+	if apiServer != nil {
+		g.Go(func() error { return apiServer.Run(ctx) })
+	}
 	g.Go(func() error { return systemd.Watchdog(ctx, c.Alive, c.log) })
 	g.Go(func() error {
 		for {
@@ -261,7 +298,7 @@ func (c *crm) run(ctx context.Context, server *metrics.Server) error {
 			case <-ctx.Done():
 				return nil
 			case m := <-c.conn.Messages():
-				c.ingester.Handle(ctx, wire.Message(m))
+				c.handle(ctx, m)
 			}
 		}
 	})

@@ -20,6 +20,8 @@ type status struct {
 	LastError   string             `json:"last_error,omitempty"`
 	Controllers []controllerStatus `json:"controllers"`
 	Alarms      []alarmStatus      `json:"alarms"` // open
+	Reviews     int                `json:"reviews_owed"`
+	Policy      shownPolicyKey     `json:"policy_key"`
 	Faults      []metrics.Fault    `json:"faults"`
 }
 
@@ -46,7 +48,7 @@ func (c *crm) Status(ctx context.Context) (status, error) {
 	conn := c.conn.Status()
 	s := status{
 		Version: cli.Version(), Connected: conn.Connected, LastError: conn.LastError,
-		Controllers: []controllerStatus{}, Alarms: []alarmStatus{}, Faults: c.Faults(ctx),
+		Controllers: []controllerStatus{}, Alarms: []alarmStatus{}, Faults: c.Faults(ctx), Policy: showPolicyKey(c.cfg.Data),
 	}
 	controllers, err := c.store.Controllers(ctx)
 	if err != nil {
@@ -73,7 +75,9 @@ func (c *crm) Status(ctx context.Context) (status, error) {
 	for _, a := range alarms {
 		s.Alarms = append(s.Alarms, showAlarm(a))
 	}
-	return s, nil
+	reviews, err := c.store.Reviews(ctx, false)
+	s.Reviews = len(reviews)
+	return s, err
 }
 
 // Faults is what is wrong with the CRM's side itself. Alarms are about
@@ -86,7 +90,7 @@ func (c *crm) Faults(ctx context.Context) []metrics.Fault {
 	if _, err := c.store.Controllers(ctx); err != nil {
 		faults = append(faults, metrics.Fault{Part: "store", What: err.Error()})
 	}
-	return faults
+	return append(faults, c.policyFaults()...)
 }
 
 const aliveWithin = 5 * time.Second
@@ -157,6 +161,12 @@ func (s status) print(out io.Writer) error {
 	}
 	for _, a := range s.Alarms {
 		fmt.Fprintf(w, "ALARM %d\t%s %s: %s (since %s, %d×)\n", a.ID, a.Controller, a.Kind, a.Detail, a.Raised.Local().Format(time.DateTime), a.Count)
+	}
+	if s.Reviews > 0 {
+		fmt.Fprintf(w, "reviews\t%d breakings of the glass owe one: gatehouse-crm reviews list\n", s.Reviews)
+	}
+	if s.Policy.Ends {
+		fmt.Fprintf(w, "policy key\tcertified until %s only: run \"gatehouse-crm policy certify\" where policy-root.key is\n", s.Policy.Until.Local().Format(time.DateOnly))
 	}
 	for _, f := range s.Faults {
 		fmt.Fprintf(w, "FAULT\t%s: %s\n", f.Part, f.What)

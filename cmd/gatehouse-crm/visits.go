@@ -52,7 +52,7 @@ escort.`, `  gatehouse-crm visits add new --visitor p-k3v9x2mq7d --organisation 
 			}),
 		visitSort.editCmd(false, "Change a visit that is not over.", "", visitFlags, nil),
 		newVisitsListCmd(), newVisitsShowCmd(), newVisitsCheckInCmd(), newVisitsBadgeCmd(), newVisitsSurrenderCmd(), newVisitsSignOutCmd(),
-		newVisitsCancelCmd(), newVisitsCloseOverdueCmd())
+		newVisitsCancelCmd(), newVisitsCodeCmd(), newVisitsCodesCmd(), newVisitsWithdrawCmd(), newVisitsCloseOverdueCmd())
 	return cmd
 }
 
@@ -93,17 +93,19 @@ func visitFlags(cmd *cobra.Command) func(*registrySession, *registry.Visit) erro
 }
 
 func newVisitsListCmd() *cobra.Command {
-	var f registryFlags
+	var f viewFlags
 	var state string
 	var overstayed bool
 	cmd := &cobra.Command{
-		Use:     "list",
-		Short:   "List the visits",
-		Example: "  gatehouse-crm visits list --state in",
-		Args:    cobra.NoArgs,
+		Use:   "list",
+		Short: "List the visits",
+		Example: `  gatehouse-crm visits list --state in
+  gatehouse-crm visits list --overstayed`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			now := time.Now()
-			return f.with(cmd, func(s *registrySession) error {
+			look := registry.View{Kind: registry.KindVisit, Filter: filter("state="+state, mark("overstayed", overstayed))}
+			return f.viewing(cmd, look, func(s *registrySession) error {
 				return visitSort.print(s, nil, func(v registry.Visit) bool {
 					return (state == "" || state == string(v.State())) && (!overstayed || v.Overstayed(now))
 				})
@@ -117,13 +119,14 @@ func newVisitsListCmd() *cobra.Command {
 }
 
 func newVisitsShowCmd() *cobra.Command {
-	var f registryFlags
+	var f viewFlags
 	cmd := &cobra.Command{
-		Use:   "show VISIT",
-		Short: "Show all of a visit, as JSON",
-		Args:  cobra.ExactArgs(1),
+		Use:     "show VISIT",
+		Short:   "Show all of a visit, as JSON",
+		Example: "  gatehouse-crm visits show visit-6gq2m4zt3y",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(cmd, func(s *registrySession) error {
+			return f.viewing(cmd, registry.View{Kind: registry.KindVisit, ID: args[0]}, func(s *registrySession) error {
 				row, err := s.Visits.Get(s.ctx, args[0])
 				if err != nil {
 					return err
@@ -213,6 +216,96 @@ func newVisitsCancelCmd() *cobra.Command {
 		}
 		return s.Visits.Get(s.ctx, id)
 	})
+	f.atVersion(cmd)
+	return cmd
+}
+
+var codeSort = sort[registry.Code]{
+	name: "code", plural: "codes",
+	of:      func(r *registry.Registry) table[registry.Code] { return r.Codes },
+	id:      func(c registry.Code) string { return c.ID },
+	heading: "CODE\tVISIT\tDOOR\tFROM\tUNTIL\tSTATE\tENDED",
+	columns: func(s *registrySession, c registry.Code) []string {
+		return []string{c.ID, c.Visit, c.Door, s.shown(c.From), s.shown(c.Until), string(c.State), s.shown(c.Ended)}
+	},
+}
+
+func newVisitsCodeCmd() *cobra.Command {
+	var f changeFlags
+	var door, out string
+	cmd := &cobra.Command{
+		Use:   "code VISIT",
+		Short: "Issue a one-time code by which the visitor comes in at one door",
+		Long: `Issue a code of 8 digits that opens one door of the visit once, in the place of a
+badge, where the door's rules take a code. It is written once: on a terminal, or to
+a new file (--out) that only its owner can read. Its window is the visit's, or a part
+of that.`,
+		Example: `  gatehouse-crm visits code visit-1 --door front --by guard.1 --why INC-7
+  gatehouse-crm visits code visit-1 --door front --from 2026-03-02T09:00 --until 2026-03-02T10:00 --out code.txt --by guard.1 --why INC-7`,
+		Args: cobra.ExactArgs(1),
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := toShow(cmd, "the code", out); err != nil {
+			return err
+		}
+		return f.with(cmd, func(s *registrySession) error {
+			o := registry.CodeOrder{Visit: args[0], Door: door}
+			if err := errors.Join(s.setMoment(cmd, "from", &o.From), s.setMoment(cmd, "until", &o.Until)); err != nil {
+				return err
+			}
+			row, digits, err := s.IssueCode(s.ctx, f.change, o)
+			if err != nil {
+				return err
+			}
+			return codeSort.doneSecretly(s, "Issued", row, out, digits)
+		})
+	}
+	f.register(cmd)
+	cmd.Flags().StringVar(&door, "door", "", "the `door` that it opens (default: the visit's, where it is one)")
+	cmd.Flags().String("from", "", "from this `time` (default: the visit's)")
+	cmd.Flags().String("until", "", "until this `time` (default: the visit's)")
+	cmd.Flags().StringVar(&out, "out", "", "write the digits to this new `file`")
+	return cmd
+}
+
+func newVisitsCodesCmd() *cobra.Command {
+	var f viewFlags
+	cmd := &cobra.Command{
+		Use:     "codes VISIT",
+		Short:   "List the codes that were issued for a visit, without their digits",
+		Example: "  gatehouse-crm visits codes visit-1",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.viewing(cmd, registry.View{Kind: registry.KindVisit, ID: args[0], Filter: "codes"}, func(s *registrySession) error {
+				if _, err := s.Visits.Get(s.ctx, args[0]); err != nil {
+					return err
+				}
+				return codeSort.print(s, &registry.Reference{Kind: registry.KindVisit, ID: args[0]}, nil)
+			})
+		},
+	}
+	f.register(cmd)
+	return cmd
+}
+
+func newVisitsWithdrawCmd() *cobra.Command {
+	var f changeFlags
+	cmd := &cobra.Command{
+		Use:     "withdraw CODE",
+		Short:   "Withdraw a code that was not used",
+		Example: "  gatehouse-crm visits withdraw code-6gq2m4zt3y --by guard.1 --why INC-7",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.with(cmd, func(s *registrySession) error {
+				row, err := s.WithdrawCode(s.ctx, f.change, args[0], f.version)
+				if err != nil {
+					return err
+				}
+				return codeSort.done(s, "Withdrew", row)
+			})
+		},
+	}
+	f.register(cmd)
 	f.atVersion(cmd)
 	return cmd
 }

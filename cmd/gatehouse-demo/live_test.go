@@ -33,8 +33,8 @@ type terminal struct {
 	shown string
 }
 
-// watch starts the demo, and waits until it says which keys there are.
-func watch(t *testing.T) *terminal {
+// folder is a place for the demo's site.
+func folder(t *testing.T) string {
 	t.Helper()
 	// Not t.TempDir: a socket's path has at most 107 bytes.
 	data, err := os.MkdirTemp("", "demo-")
@@ -47,7 +47,14 @@ func watch(t *testing.T) *terminal {
 			t.Error(err)
 		}
 	})
+	return data
+}
+
+// watch starts the demo, and waits until it says which keys there are.
+func watch(t *testing.T, data string) *terminal {
+	t.Helper()
 	p := &terminal{t: t, done: make(chan struct{})}
+	var err error
 	if p.tty, p.far, err = pty.Open(); err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +171,7 @@ func (p *terminal) asBefore() {
 // is about it.
 func TestEveryKeyDoesWhatTheHelpSays(t *testing.T) {
 	t.Parallel()
-	p := watch(t)
+	p := watch(t, folder(t))
 
 	mark := p.press("123456789")
 	for _, who := range people {
@@ -235,10 +242,11 @@ func TestEveryKeyDoesWhatTheHelpSays(t *testing.T) {
 	p.asBefore()
 }
 
-// Also when records wait for the network.
+// Also when records wait for the network. Then it goes on in the same folder.
 func TestCtrlCEndsTheDemoInOrder(t *testing.T) {
 	t.Parallel()
-	p := watch(t)
+	data := folder(t)
+	p := watch(t, data)
 	p.sees(p.press("n9"), `somebody unknown .*waits for the network`)
 	mark := p.press("\x03")
 	if err := p.ended(); err != nil {
@@ -246,12 +254,20 @@ func TestCtrlCEndsTheDemoInOrder(t *testing.T) {
 	}
 	p.sees(mark, `differences 0`)
 	p.asBefore()
+
+	p = watch(t, data)
+	p.sees(p.press("9"), `somebody unknown`)
+	mark = p.press("q")
+	if err := p.ended(); err != nil {
+		t.Errorf("the demo, in the same folder, ends with %v", err)
+	}
+	p.sees(mark, `differences 0`)
 }
 
 // While the demo still verifies its logs, a second Ctrl-C ends it at once.
 func TestASecondCtrlCEndsTheDemoAtOnce(t *testing.T) {
 	t.Parallel()
-	p := watch(t)
+	p := watch(t, folder(t))
 	p.sees(p.press("n"), `the network is cut`)
 	p.sees(p.press("\x03"), `Ending\.`)
 	mark := p.press("\x03")

@@ -36,11 +36,17 @@ func program(name string) (string, error) {
 
 // tool runs one of the programs to its end, as a person would at a shell.
 func tool(ctx context.Context, name string, args ...string) (string, error) {
+	return toolWith(ctx, "", name, args...)
+}
+
+// toolWith is tool of a program that is told something at its standard input.
+func toolWith(ctx context.Context, stdin, name string, args ...string) (string, error) {
 	path, err := program(name)
 	if err != nil {
 		return "", err
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Stdin = strings.NewReader(stdin)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {

@@ -132,11 +132,7 @@ func (s *site) setUp(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
-	path := filepath.Join(s.dir, "policy.toml")
-	if err := os.WriteFile(path, []byte(policy(time.Now().UTC())), 0o600); err != nil {
-		return err
-	}
-	_, err := tool(ctx, "gatehouse", "allowlist", "import", path, "--data", s.doorDir(), "--timezone", zone)
+	_, err := s.change(ctx, "", append([]string{"schedules", "change", "later"}, later(time.Now().UTC())...)...)
 	return err
 }
 
@@ -150,7 +146,7 @@ func (s *site) join(ctx context.Context) error {
 	}
 	bundle := filepath.Join(s.dir, controllerName+".bundle")
 	request := filepath.Join(s.doorDir(), "request.json")
-	if _, err := tool(ctx, "gatehouse-crm", "controllers", "approve", request, "--data", s.crmDir(), "--out", bundle, "--yes"); err != nil {
+	if _, err := tool(ctx, "gatehouse-crm", "controllers", "approve", request, "--data", s.crmDir(), "--out", bundle, "--policy", "crm", "--yes"); err != nil {
 		return err
 	}
 	shown, err := tool(ctx, "gatehouse-crm", "pki", "show", "--data", s.crmDir(), "--json")
@@ -161,8 +157,38 @@ func (s *site) join(ctx context.Context) error {
 	if err := json.Unmarshal([]byte(shown), &crm); err != nil {
 		return fmt.Errorf("gatehouse-crm pki show: %w", err)
 	}
+	if err := s.register(ctx); err != nil {
+		return err
+	}
 	_, err = tool(ctx, "gatehouse", "join", bundle, "--data", s.doorDir(), "--fingerprint", crm.Fingerprint)
 	return err
+}
+
+// known waits until the controller uses the newest allowlist that the registry
+// has.
+func (s *site) known(ctx context.Context) error {
+	for {
+		var status struct {
+			Controllers []struct {
+				Version  uint64 `json:"version"`
+				Reported uint64 `json:"reported"`
+				Changed  bool   `json:"changed"`
+			}
+		}
+		said, err := tool(ctx, "gatehouse-crm", "policy", "status", "--json", "--data", s.crmDir())
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal([]byte(said), &status); err != nil {
+			return err
+		}
+		if c := status.Controllers; len(c) == 1 && !c[0].Changed && c[0].Version > 0 && c[0].Version == c[0].Reported {
+			return nil
+		}
+		if err := pause(ctx, pollEvery); err != nil {
+			return fmt.Errorf("the controller does not use the newest allowlist: %w", err)
+		}
+	}
 }
 
 // start starts the two programs and connects the wires.
@@ -227,6 +253,9 @@ func (s *site) start(ctx context.Context, g *errgroup.Group) (err error) {
 		return nil
 	})
 	if s.doorHTTP, err = await(ctx, s.door, ready); err != nil {
+		return err
+	}
+	if err := s.known(ctx); err != nil {
 		return err
 	}
 	if err := s.healthy(ctx); err != nil {

@@ -105,16 +105,13 @@ func (f *allowlistFlags) open() (*allowlistSite, error) {
 	return s, s.trust(k, trust)
 }
 
-// trust chooses the key that governs the allowlist.
-func (s *allowlistSite) trust(k *keys.ControllerKeys, trust *pki.Trust) error {
-	governor := k.Policy.JWK()
-	if governedByCRM(trust) {
-		governor = trust.PolicyRoot
-	} else {
+// trust finds out who governs the allowlist.
+func (s *allowlistSite) trust(k *keys.ControllerKeys, trust *pki.Trust) (err error) {
+	governed := governedByCRM(trust)
+	if !governed {
 		s.signer = k.Policy
 	}
-	verifier, err := keys.NewVerifier(governor, keys.TypePolicy)
-	s.keys = allowlist.Keys{Index: k.Pepper, Sealer: k.Allowlist, Verifier: verifier}
+	s.keys, err = allowlistKeys(k, governed)
 	return err
 }
 
@@ -151,6 +148,16 @@ A TOML file has the whole policy:
     { direction = "out", schedule = "always", any_of = ["badge+pin"] }, # none: the badge
   ]
 
+  [areas.vault]                    # of the doors of one controller
+  passback = "hard"                # soft: only recorded. timed = "10m": not in again sooner
+  occupancy = 4
+
+  [doors.server-room-b]            # beside or instead of rules
+  into = "vault"
+  server_room = true               # never left unlocked
+  two_person = true
+  interlock = ["server-room-a"]
+
   [[people]]
   person = "p-1001"                # stands in records: not a name
   name = "Ada Lovelace"            # sealed, never in records
@@ -170,25 +177,35 @@ A TOML file has the whole policy:
   ]
 
 Of doors without rules, the configuration says what they ask for. Factors are
-badge, pin, fingerprint and iris. While the clock is unset, all that the rules
-up to the first with the schedule "always" ask for is asked for.
+badge, pin, fingerprint, iris, totp and code. While the clock is unset, all that
+the rules up to the first with the schedule "always" ask for is asked for.
+
+Doors may also have out_of, together = "30s" (how long people wait for each other),
+free = "office" (when it stands unlocked), first_person, disabled = "why",
+stale_after, expired_after, expired_kinds and clock_unset_kinds. People may also
+have escorted, may_escort, supervisor, exempt (from anti-passback), clearance = 3
+(the highest threat at which they pass, of 5) and totp = "BASE32".
 
 Visitors and contractors may also have host, organisation, purpose, escort,
-authoriser and id_form. A credential may have break_glass = true, and a from and
-until of its own. The schedule "always" and the door "*" (every door) are built in.
+authoriser, id_form, visit and ticket. A credential may have break_glass = true, and
+a from and until of its own. { code = "48213377", id = "c-1", door = "lab", until =
+2026-03-01 } is typed once in the place of a card. The schedule "always" and the door
+"*" (every door) are built in.
 
 A CSV file has people only, a credential a row, and keeps the schedules, holidays,
-door groups and rules of doors that are there. Its columns, in any order:
+door groups, areas and doors that are there. Its columns, in any order:
 
   person,name,kind,format,facility,number,issue,oem,biometric,state,from,until,
-  doors,schedule,extended,break_glass,operator,pin,duress_pin,instead,host,
-  organisation,purpose,escort,authoriser,id_form
+  doors,schedule,extended,break_glass,code,code_id,code_door,operator,escorted,
+  may_escort,supervisor,exempt,clearance,pin,duress_pin,totp,instead,host,
+  organisation,purpose,escort,authoriser,id_form,visit,ticket
 
 Doors and groups are separated by semicolons, and one may have a schedule of its
 own: "lab;server-rooms@nights". instead is "fingerprint=pin;iris=pin". extended,
-break_glass, operator and biometric are yes or no. A row that is biometric has no
-format and no numbers. All rows of a person say the same of operator, pin,
-duress_pin and instead; while somebody has one of these, its column must be there.`,
+break_glass, operator, escorted, may_escort, supervisor, exempt and biometric are yes
+or no. A row that is biometric or a code has no format and no numbers. All rows of a
+person say the same of operator and what follows it up to instead; while somebody
+has one of these, its column must be there.`,
 		Example: `  gatehouse allowlist import policy.toml --data /var/lib/gatehouse
   gatehouse allowlist import people.csv --config /etc/gatehouse/gatehouse.toml`,
 		Args: cobra.ExactArgs(1),
@@ -258,6 +275,10 @@ func (s *allowlistSite) importFile(ctx context.Context, name string, o importOpt
 			fmt.Fprintf(stdout, "doors with rules for the way %s: %s\n", side, strings.Join(doors, ", "))
 			ruled = append(ruled, doors...)
 		}
+	}
+	if doors := plan.Sites(); len(doors) > 0 {
+		fmt.Fprintf(stdout, "doors of which more is said: %s\n", strings.Join(doors, ", "))
+		ruled = append(ruled, doors...)
 	}
 	if slices.Sort(ruled); len(ruled) > 0 {
 		ruled = slices.Compact(ruled)
@@ -374,6 +395,7 @@ a PIN. With --doors, list what the doors ask for instead.`,
 type doorJSON struct {
 	Door  string               `json:"door"`
 	Rules []allowlist.DoorRule `json:"rules"`
+	Site  *allowlist.Site      `json:"site,omitempty"` // what is asked beside factors
 }
 
 // listDoors prints what doors ask for, in the order in which their rules are
@@ -388,16 +410,26 @@ func (s *allowlistSite) listDoors(asJSON bool, stdout io.Writer) (err error) {
 	if !asJSON {
 		fmt.Fprintln(w, "DOOR\tDIRECTION\tSCHEDULE\tASKS FOR")
 	}
-	all := l.Words().Doors
-	for _, door := range slices.Sorted(maps.Keys(all)) {
+	words := l.Words()
+	doors := slices.AppendSeq(slices.Collect(maps.Keys(words.Doors)), maps.Keys(words.Sites))
+	slices.Sort(doors)
+	for _, door := range slices.Compact(doors) {
+		rules := words.Doors[door]
 		if asJSON {
-			if err := cli.PrintJSON(stdout, doorJSON{door, all[door]}); err != nil {
+			j := doorJSON{Door: door, Rules: rules}
+			if site, ok := words.Sites[door]; ok {
+				j.Site = &site
+			}
+			if err := cli.PrintJSON(stdout, j); err != nil {
 				return err
 			}
 			continue
 		}
-		for _, r := range all[door] {
+		for _, r := range rules {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", door, r.Direction, r.Schedule, strings.Join(r.AnyOf, " or "))
+		}
+		if site, ok := words.Sites[door]; ok {
+			fmt.Fprintf(w, "%s\t-\t-\t%s\n", door, describeSite(site, words.Areas))
 		}
 	}
 	return w.Flush()
@@ -476,11 +508,17 @@ func marks(c *allowlist.Listed) string {
 	if c.Operator {
 		words = append(words, "operator")
 	}
-	if c.PIN != nil {
-		words = append(words, "pin")
+	for _, m := range [...]struct {
+		on   bool
+		word string
+	}{{c.Escorted, "escorted"}, {c.MayEscort, "may-escort"}, {c.Supervisor, "supervisor"}, {c.Exempt, "exempt"},
+		{c.Clearance > 0, fmt.Sprintf("clearance=%d", c.Clearance)}, {c.PIN != nil, "pin"}, {c.DuressPIN != nil, "duress-pin"}, {c.TOTP != nil, "totp"}} {
+		if m.on {
+			words = append(words, m.word)
+		}
 	}
-	if c.DuressPIN != nil {
-		words = append(words, "duress-pin")
+	if c.Code != nil {
+		words = append(words, c.Code.ID+"@"+c.Code.Door)
 	}
 	for _, s := range c.Instead {
 		words = append(words, s.Of.String()+"="+s.By.String())
@@ -501,8 +539,16 @@ type credentialJSON struct {
 	Extended   bool          `json:"extended"`
 	BreakGlass bool          `json:"break_glass"`
 	Operator   bool          `json:"operator,omitempty"`
+	Escorted   bool          `json:"escorted,omitempty"`
+	MayEscort  bool          `json:"may_escort,omitempty"`
+	Supervisor bool          `json:"supervisor,omitempty"`
+	Exempt     bool          `json:"exempt,omitempty"`
+	Clearance  access.Threat `json:"clearance,omitempty"`
 	PIN        bool          `json:"pin,omitempty"` // there is one
 	DuressPIN  bool          `json:"duress_pin,omitempty"`
+	TOTP       bool          `json:"totp,omitempty"`
+	CodeID     string        `json:"code,omitempty"`
+	CodeDoor   string        `json:"code_door,omitempty"`
 	Instead    []insteadJSON `json:"instead,omitempty"`
 	Visit      *access.Visit `json:"visit,omitempty"`
 }
@@ -519,7 +565,11 @@ type rightJSON struct {
 
 func shownCredential(c *allowlist.Listed) *credentialJSON {
 	out := &credentialJSON{Person: c.Person, Name: c.Name, Kind: c.Kind, State: c.State, Format: c.Format, Rights: []rightJSON{},
-		Extended: c.Extended, BreakGlass: c.BreakGlass, Operator: c.Operator, PIN: c.PIN != nil, DuressPIN: c.DuressPIN != nil, Visit: c.Visit}
+		Extended: c.Extended, BreakGlass: c.BreakGlass, Operator: c.Operator, PIN: c.PIN != nil, DuressPIN: c.DuressPIN != nil, TOTP: c.TOTP != nil, Visit: c.Visit,
+		Escorted: c.Escorted, MayEscort: c.MayEscort, Supervisor: c.Supervisor, Exempt: c.Exempt, Clearance: c.Clearance}
+	if c.Code != nil {
+		out.CodeID, out.CodeDoor = c.Code.ID, c.Code.Door
+	}
 	if !c.From.IsZero() {
 		out.From = &c.From
 	}

@@ -6,6 +6,9 @@ import (
 
 	"github.com/gatehouse-acs/gatehouse/door"
 	"github.com/gatehouse-acs/gatehouse/internal/metrics"
+	"github.com/gatehouse-acs/gatehouse/internal/pki"
+	"github.com/gatehouse-acs/gatehouse/sync/allowlist/follower"
+	"github.com/gatehouse-acs/gatehouse/sync/command/receiver"
 )
 
 const metric metrics.Describer = "gatehouse_"
@@ -20,6 +23,11 @@ var (
 	descPolicy       = metric.Desc("allowlist_version", "Version of the allowlist in use; 0: none.")
 	descPolicyAge    = metric.Desc("allowlist_age_seconds", "Seconds since the allowlist was known to be current.")
 	descCredentials  = metric.Desc("allowlist_credentials", "Credentials on the allowlist.")
+	descHeard        = metric.Desc("allowlist_heard_version", "Newest version of the allowlist that the CRM was heard to have; 0: none was heard.")
+	descMissing      = metric.Desc("allowlist_parts_missing", "Parts of the newest version that are not here yet.")
+	descApplied      = metric.Desc("allowlist_applied_total", "Parts of the CRM's allowlist put in force since the start: snapshots and deltas.", "what")
+	descNotApplied   = metric.Desc("allowlist_refused_total", "What was refused of what came as the CRM's allowlist, by reason.", "reason")
+	descFetches      = metric.Desc("allowlist_fetches_total", "Requests to the CRM for parts of the allowlist.")
 	descClock        = metric.Desc("clock_state", "1 for the state that the clock is in.", "state")
 	descKeys         = metric.Desc("key_provider", "1 for the provider that the keys came from.", "provider")
 	descConnected    = metric.Desc("crm_connected", "Whether there is a connection to the broker.")
@@ -29,7 +37,15 @@ var (
 	descBadReceipts  = metric.Desc("crm_receipts_bad_total", "Receipts that did not verify.")
 	descResent       = metric.Desc("crm_resent_total", "Times that sending went back to the last receipt.")
 	descOverdue      = metric.Desc("crm_receipt_overdue", "Whether a receipt stays out though messages are taken.")
+	descAsked        = metric.Desc("commands_asked_total", "Nonces that the CRM has asked for.")
+	descObeyed       = metric.Desc("commands_obeyed_total", "Commands of the CRM that a door was given.")
+	descDisobeyed    = metric.Desc("commands_refused_total", "Commands that were refused, by reason.", "reason")
+	descCertificate  = metric.Desc("certificate_ends_timestamp_seconds", "When the certificate of the connection to the CRM ends.")
 	descLocked       = metric.Desc("door_locked", "Whether the strike is locked.", "door")
+	descFree         = metric.Desc("door_free", "Whether the door stands unlocked for everybody by its schedule.", "door")
+	descDisabled     = metric.Desc("door_disabled", "Whether nobody passes for the time being.", "door")
+	descThreat       = metric.Desc("threat", "Level of threat that was ordered; 0: none.", "door")
+	descPeople       = metric.Desc("area_people", "People in the area, as far as the records tell.", "area")
 	descFaults       = metric.Desc("door_faults", "Parts of the door that are broken.", "door")
 	descReader       = metric.Desc("reader_faulty", "Whether the reader is broken.", "door", "reader")
 	descIll          = metric.Desc("reader_ill", "Whether something is likely wrong with the reader's wires, though it reads; and what.", "door", "reader", "likely")
@@ -65,9 +81,19 @@ func (c *controller) collect(v metrics.Values) {
 	v.Gauge(descPolicy, float64(policy.Version))
 	v.Gauge(descPolicyAge, float64(policy.AgeSeconds))
 	v.Gauge(descCredentials, float64(policy.Credentials))
+	if areas, err := c.areas(context.Background()); err == nil {
+		for _, a := range areas {
+			if !a.Damaged {
+				v.Gauge(descPeople, float64(a.People), a.Name)
+			}
+		}
+	}
 	for _, d := range c.doors {
 		s := d.Status()
 		v.Is(descLocked, s.Locked, s.Door)
+		v.Is(descFree, s.Free, s.Door)
+		v.Is(descDisabled, s.Disabled != "", s.Door)
+		v.Gauge(descThreat, float64(s.Threat), s.Door)
 		v.Gauge(descFaults, float64(len(s.Faults)), s.Door)
 		v.Gauge(descPending, float64(s.Counts.Pending), s.Door)
 		v.Counter(descDecisions, s.Counts.Granted, s.Door, "granted")
@@ -98,7 +124,33 @@ func (c *controller) collect(v metrics.Values) {
 		v.Counter(descBadReceipts, up.Bad)
 		v.Counter(descResent, up.Resent)
 		v.Is(descOverdue, !up.Overdue.IsZero())
+		collectOrders(v, c.link.orders.Status())
+		if cert, err := pki.ReadClient(c.cfg.Data); err == nil {
+			v.Gauge(descCertificate, float64(cert.NotAfter.Unix()))
+		}
+		if c.link.policy != nil {
+			collectPolicy(v, c.link.policy.Status())
+		}
 	}
+}
+
+func collectOrders(v metrics.Values, s receiver.Status) {
+	v.Counter(descAsked, s.Asked)
+	v.Counter(descObeyed, s.Obeyed)
+	for _, why := range receiver.Refusals() {
+		v.Counter(descDisobeyed, s.Refused[why], string(why))
+	}
+}
+
+func collectPolicy(v metrics.Values, s follower.Status) {
+	v.Gauge(descHeard, float64(s.Version))
+	v.Gauge(descMissing, float64(s.Missing))
+	v.Counter(descApplied, s.Snapshots, "snapshot")
+	v.Counter(descApplied, s.Deltas, "delta")
+	for _, why := range follower.Refusals() {
+		v.Counter(descNotApplied, s.Refused[why], string(why))
+	}
+	v.Counter(descFetches, s.Fetches)
 }
 
 func collectReader(v metrics.Values, name string, r door.ReaderStatus) {

@@ -50,13 +50,14 @@ type controller struct {
 	buses    *buses
 	timings  *timings
 	doors    []*door.Door
+	beside   *door.Neighbours
 	link     *link // nil: works alone
 }
 
 // newController opens everything, and moves nothing yet. What is opened is
 // closed by Close, also after an error.
 func newController(ctx context.Context, cfg *config.Controller, configuration []byte, log *slog.Logger) (_ *controller, err error) {
-	c := &controller{cfg: cfg, log: log, buses: newBuses(cfg, log)}
+	c := &controller{cfg: cfg, log: log, buses: newBuses(cfg, log), beside: door.NewNeighbours()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Close())
@@ -212,7 +213,7 @@ func (c *controller) recordConfiguration(ctx context.Context, configuration []by
 }
 
 func (c *controller) openPolicy(ctx context.Context) error {
-	verifier, err := c.policyVerifier()
+	known, err := allowlistKeys(c.keys, c.fromCRM())
 	if err != nil {
 		return err
 	}
@@ -222,7 +223,7 @@ func (c *controller) openPolicy(ctx context.Context) error {
 	}
 	c.policy = allowlist.OpenSource(ctx, allowlist.SourceOptions{
 		Path:     filepath.Join(c.cfg.Data, allowlist.FileName),
-		Keys:     allowlist.Keys{Index: c.keys.Pepper, Sealer: c.keys.Allowlist, Verifier: verifier},
+		Keys:     known,
 		Floor:    floor,
 		Applying: c.recordPolicy,
 		Ladder:   c.ladder(),
@@ -250,15 +251,6 @@ func (c *controller) fromCRM() bool { return governedByCRM(c.trust) }
 
 // governedByCRM is fromCRM of what a controller pinned; nil: nothing.
 func governedByCRM(t *pki.Trust) bool { return t != nil && t.PolicyAuthority == pki.PolicyFromCRM }
-
-// policyVerifier is of the key that governs the allowlist: the site's own, or
-// the one that the CRM pinned.
-func (c *controller) policyVerifier() (*keys.Verifier, error) {
-	if c.fromCRM() {
-		return keys.NewVerifier(c.trust.PolicyRoot, keys.TypePolicy)
-	}
-	return keys.NewVerifier(c.keys.Policy.JWK(), keys.TypePolicy)
-}
 
 // policyFloor is the highest allowlist version that this controller is known
 // to have used, by its own state or by the CRM's word.
@@ -339,6 +331,7 @@ func (c *controller) openDoor(cfg *config.Door, lockdown door.Input) (*door.Door
 		DuressOpens:  cfg.Duress == config.DuressOpens,
 		Limits:       c.limits(),
 		Secrets:      c.secrets(),
+		Neighbours:   c.beside,
 	}
 	var err error
 	if parts.Strike, err = c.buses.strike(&cfg.Strike); err != nil {
@@ -392,7 +385,7 @@ func (c *controller) openDoor(cfg *config.Door, lockdown door.Input) (*door.Door
 	return door.New(parts)
 }
 
-// secrets are what failures are kept with.
+// secrets are what is kept of people in the log's state with.
 func (c *controller) secrets() door.Secrets {
 	return struct {
 		*keys.Pepper

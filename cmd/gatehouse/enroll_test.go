@@ -98,6 +98,8 @@ type fingerSite struct {
 }
 
 func newFingerSite(t *testing.T) *fingerSite {
+	t.Helper()
+	t.Parallel() // they mostly wait
 	module := sim.ZFM{Serial: "north"}.New()
 	cable, err := sim.Plug(module)
 	must(t, err)
@@ -182,7 +184,7 @@ func (s *fingerSite) enroll(args ...string) (*screen, func() int) {
 		select {
 		case status := <-ended:
 			return status
-		case <-time.After(30 * time.Second):
+		case <-time.After(mostWait):
 			s.t.Fatalf("gatehouse enroll does not end:\n%s", terminal.everything())
 			return 0
 		}

@@ -193,12 +193,11 @@ func (c *controller) onAllowlist(ctx context.Context, persons []string) (_ map[s
 	if len(persons) == 0 {
 		return known, nil
 	}
-	verifier, err := c.policyVerifier()
+	read, err := allowlistKeys(c.keys, c.fromCRM())
 	if err != nil {
 		return nil, err
 	}
-	list, err := allowlist.Open(filepath.Join(c.cfg.Data, allowlist.FileName),
-		allowlist.Keys{Index: c.keys.Pepper, Sealer: c.keys.Allowlist, Verifier: verifier})
+	list, err := allowlist.Open(filepath.Join(c.cfg.Data, allowlist.FileName), read)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/gatehouse-acs/gatehouse/internal/badgeview"
 	"github.com/gatehouse-acs/gatehouse/internal/cli"
 	"github.com/gatehouse-acs/gatehouse/internal/config"
+	"github.com/gatehouse-acs/gatehouse/internal/decisionview"
 	"github.com/gatehouse-acs/gatehouse/internal/fields"
 	"github.com/spf13/cobra"
 )
@@ -25,7 +26,9 @@ type explainFlags struct {
 	badge, person        string
 	door, at, factors    string
 	direction            string
+	code                 bool
 	clockUnset, lockdown bool
+	situation            situationFlags
 	asJSON               bool
 }
 
@@ -40,16 +43,22 @@ Nothing is opened and nothing recorded.
 
 Without --badge, or with --badge -, the badge is read from standard input, so
 that its number stands in no list of processes and no shell history. --person is
-somebody who was identified by a finger or an eye, without a badge.
+somebody who was identified by a finger or an eye, without a badge, and --code one
+who typed a one-time code: its digits are read from standard input.
 
 --factors is what the person has given so far. With --config, the door's readers
 say what it can take, and the configuration what it asks for where the allowlist
 has no rules for it; otherwise it can take every factor, and then asks for the
 badge. Whether fingers and eyes of the person were enrolled is not looked at, nor
-whether somebody is locked out.`,
+whether somebody is locked out.
+
+What the daemon keeps is asked for: the level of threat, where the person is, how
+many are in, who waits to pass together. Without these flags nothing of that stands
+in the way, and nobody else is there.`,
 		Example: `  gatehouse allowlist explain --badge H10301:123:4567 --door server-room-a
   gatehouse allowlist explain --door server-room-a --factors badge+fingerprint <badge.txt
-  gatehouse allowlist explain --door server-room-a --direction out <badge.txt
+  gatehouse allowlist explain --door server-room-a --direction out --where vault <badge.txt
+  gatehouse allowlist explain --door server-room-a --company p-1001 --threat 2 <badge.txt
   gatehouse allowlist explain --door server-room-a --at "2026-12-25 08:00" <badge.txt`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -68,28 +77,16 @@ whether somebody is locked out.`,
 	f.StringVar(&ask.door, "door", "", "the `door`")
 	f.StringVar(&ask.direction, "direction", string(access.In), "the way through the door: in or out")
 	f.StringVar(&ask.at, "at", "", "the `time`: RFC 3339, or the site's own such as 2026-03-01T08:00 (default: now)")
+	f.BoolVar(&ask.code, "code", false, "instead of a badge: a one-time code, read from standard input")
 	f.BoolVar(&ask.clockUnset, "clock-unset", false, "as if the controller's clock had not been set since it started")
 	f.BoolVar(&ask.lockdown, "lockdown", false, "as if the door were in lockdown")
 	f.BoolVar(&ask.asJSON, "json", false, "one JSON object")
+	ask.situation.register(cmd)
 	if err := cmd.MarkFlagRequired("door"); err != nil {
 		panic(err) // the flag is defined above
 	}
-	cmd.MarkFlagsMutuallyExclusive("badge", "person")
+	cmd.MarkFlagsMutuallyExclusive("badge", "person", "code")
 	return cmd
-}
-
-type explanation struct {
-	Door       string           `json:"door"`
-	Direction  access.Direction `json:"direction"`
-	At         time.Time        `json:"at"`
-	Decision   string           `json:"decision"`
-	Reason     access.Reason    `json:"reason"`
-	Meaning    string           `json:"meaning"`
-	Action     string           `json:"action"`
-	Policy     uint64           `json:"policy_version"`
-	Credential *credentialJSON  `json:"credential,omitempty"`
-	Steps      []access.Step    `json:"steps"`
-	More       []string         `json:"more,omitempty"` // factors, of which the door waits for any
 }
 
 func (s *allowlistSite) explain(ctx context.Context, ask explainFlags, stdin io.Reader, stdout, stderr io.Writer) error {
@@ -108,6 +105,12 @@ func (s *allowlistSite) explain(ctx context.Context, ask explainFlags, stdin io.
 	if ask.clockUnset {
 		q.Clock = access.ClockUnset
 	}
+	if ask.code {
+		q.Given = access.OneTimeCode
+	}
+	if err := ask.situation.fill(&q); err != nil {
+		return err
+	}
 	if ask.factors != "" {
 		var err error
 		if q.Given, err = access.ParseFactors(ask.factors); err != nil {
@@ -121,24 +124,18 @@ func (s *allowlistSite) explain(ctx context.Context, ask explainFlags, stdin io.
 	if err != nil {
 		return err
 	}
-	found, err := s.lookup(ctx, find, &q, stderr)
+	found, err := s.lookup(ctx, find, &q, &ask.situation, stderr)
 	if err != nil {
 		return err
 	}
-	steps, d := access.Explain(&q)
-	told, _ := d.Reason.Text()
-	e := explanation{Door: ask.door, Direction: side, At: at.In(s.zone), Decision: "denied", Reason: d.Reason, Meaning: told.Meaning, Action: told.Action,
-		Policy: q.Policy.Version, Steps: steps, More: d.More.Names()}
-	if d.Granted {
-		e.Decision = "granted"
-	}
+	e := decisionview.Explain(&q)
 	if found != nil {
 		e.Credential = shownCredential(found)
+		if found.Name != "" {
+			e.Who = found.Person + " is " + found.Name
+		}
 	}
-	if ask.asJSON {
-		return cli.PrintJSON(stdout, e)
-	}
-	return e.print(stdout)
+	return e.Print(stdout, ask.asJSON)
 }
 
 // finder is how the person is found on an allowlist.
@@ -146,13 +143,15 @@ func (ask explainFlags) finder(s *allowlistSite, stdin io.Reader) (func(*allowli
 	if ask.person != "" {
 		return func(l *allowlist.List) (*allowlist.Listed, error) { return l.FindPerson(ask.person) }, nil
 	}
+	if ask.code {
+		return typedCode(stdin)
+	}
 	text := ask.badge
 	if text == "-" {
-		line, err := bufio.NewReader(io.LimitReader(stdin, 1024)).ReadString('\n')
-		if err != nil && err != io.EOF {
+		var err error
+		if text, err = firstLine(stdin); err != nil {
 			return nil, err
 		}
-		text = strings.TrimSpace(line)
 	}
 	c, err := badgeview.ParseCard(s.formats, text)
 	if err != nil {
@@ -161,9 +160,18 @@ func (ask explainFlags) finder(s *allowlistSite, stdin io.Reader) (func(*allowli
 	return func(l *allowlist.List) (*allowlist.Listed, error) { return l.Find(c) }, nil
 }
 
+// firstLine is the first line of what comes from outside, without blanks around it.
+func firstLine(r io.Reader) (string, error) {
+	line, err := bufio.NewReader(io.LimitReader(r, 1024)).ReadString('\n')
+	if err != nil && err != io.EOF {
+		return "", err
+	}
+	return strings.TrimSpace(line), nil
+}
+
 // asks fills in what the door asks for, and what it can take of this person.
 func (s *allowlistSite) asks(q *access.Query, rules []access.Rule) {
-	q.Rules, q.Possible = rules, access.Badge|access.PIN|access.Fingerprint|access.Iris
+	q.Rules, q.Possible = rules, access.Badge|access.Fingerprint|access.Iris|keypad
 	if n := slices.IndexFunc(s.doors, func(d config.Door) bool { return d.Name == q.Door }); n >= 0 {
 		door := &s.doors[n]
 		q.Possible, q.Weak = takes(door, q.Direction)
@@ -174,7 +182,13 @@ func (s *allowlistSite) asks(q *access.Query, rules []access.Rule) {
 	if q.Entry == nil || q.Entry.PIN == nil {
 		q.Possible &^= access.PIN
 	}
+	if q.Entry == nil || q.Entry.TOTP == nil || q.Clock == access.ClockUnset {
+		q.Possible &^= access.TOTP
+	}
 }
+
+// keypad are the factors that somebody types.
+const keypad = access.PIN | access.OneTimeCode | access.TOTP
 
 // takes are the factors that a side of a door can take, and of them those that
 // may not open it alone.
@@ -189,7 +203,7 @@ func takes(door *config.Door, side access.Direction) (possible, weak access.Fact
 			weak |= r.Proves()
 		}
 		if encoding, _ := r.Device.Keys(); encoding != "" {
-			possible |= access.PIN
+			possible |= keypad
 		}
 	}
 	for i := range door.Scanners {
@@ -208,7 +222,7 @@ func takes(door *config.Door, side access.Direction) (possible, weak access.Fact
 // lookup fills in what the allowlist says. That it cannot be trusted is part
 // of the explanation.
 func (s *allowlistSite) lookup(ctx context.Context, find func(*allowlist.List) (*allowlist.Listed, error), q *access.Query,
-	stderr io.Writer) (_ *allowlist.Listed, err error) {
+	situation *situationFlags, stderr io.Writer) (_ *allowlist.Listed, err error) {
 	q.Policy.Freshness = access.Absent
 	untrusted := func(err error) (*allowlist.Listed, error) {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, allowlist.ErrNotTrusted) {
@@ -234,40 +248,15 @@ func (s *allowlistSite) lookup(ctx context.Context, find func(*allowlist.List) (
 	}
 	// Its age is today's, also where another day is asked about: whether it will
 	// have been renewed by then is not known.
-	q.Policy = s.ladder.Policy(l.Version(), time.Since(l.Applied()))
+	q.Site = l.Site(q.Door)
+	ladder := s.ladder
+	if q.Site != nil && q.Site.Age != nil {
+		ladder = allowlist.Ladder(*q.Site.Age)
+	}
+	q.Policy = ladder.Policy(l.Version(), time.Since(l.Current()))
 	if found != nil {
 		q.Entry = &found.Entry
 	}
 	s.asks(q, l.Rules(q.Door, q.Direction))
-	return found, nil
-}
-
-func (e explanation) print(w io.Writer) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "At door %s, on the way %s, on %s:\n", e.Door, e.Direction, e.At.Format("Mon 2006-01-02 15:04 MST"))
-	for _, s := range e.Steps {
-		mark := "ok"
-		if !s.OK {
-			mark = "NO"
-		}
-		fmt.Fprintf(&b, "  %s  %s\n", mark, s.Text)
-	}
-	if e.Credential != nil && e.Credential.Name != "" {
-		fmt.Fprintf(&b, "%s is %s.\n", e.Credential.Person, e.Credential.Name)
-	}
-	verdict := "Denied: " + string(e.Reason)
-	switch {
-	case e.Reason == access.ReasonGranted:
-		verdict = "Granted"
-	case e.Decision == "granted":
-		verdict = "Granted: " + string(e.Reason)
-	case len(e.More) > 0:
-		fmt.Fprintf(&b, "The door waits for %s. If nothing comes:\n", strings.Join(e.More, " or "))
-	}
-	fmt.Fprintf(&b, "%s. %s\n", verdict, e.Meaning)
-	if e.Reason != access.ReasonGranted {
-		fmt.Fprintf(&b, "What to do: %s\n", e.Action)
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return found, situation.find(ctx, l, q)
 }

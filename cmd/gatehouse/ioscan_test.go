@@ -12,6 +12,8 @@ import (
 
 // newSensed is newWired with a fingerprint module on a pseudo-terminal.
 func newSensed(t *testing.T) (*wired, *fingers.Module) {
+	t.Helper()
+	t.Parallel() // they mostly wait
 	m := fingers.ZFM{Serial: "test"}.New()
 	cable, err := fingers.Plug(m)
 	must(t, err)

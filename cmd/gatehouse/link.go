@@ -10,6 +10,8 @@ import (
 
 	"github.com/gatehouse-acs/gatehouse/internal/clock"
 	"github.com/gatehouse-acs/gatehouse/internal/pki"
+	"github.com/gatehouse-acs/gatehouse/sync/allowlist/follower"
+	"github.com/gatehouse-acs/gatehouse/sync/command/receiver"
 	"github.com/gatehouse-acs/gatehouse/sync/mqtt"
 	"github.com/gatehouse-acs/gatehouse/sync/uplink"
 	"github.com/gatehouse-acs/gatehouse/sync/wire"
@@ -21,11 +23,16 @@ import (
 type link struct {
 	conn    *mqtt.Conn
 	uplink  *uplink.Uplink
+	policy  *follower.Follower // nil: the site governs who may enter
+	orders  *receiver.Receiver
+	renewal *renewal
 	clock   *clock.Clock
 	log     *slog.Logger
-	refused atomic.Uint64  // messages that no part of the controller takes
-	newest  atomic.Uint64  // allowlist version that the CRM has seen used here
-	heard   chan time.Time // the newest receipt's time, for the clock
+	refused atomic.Uint64                         // messages that no part of the controller takes
+	newest  atomic.Uint64                         // allowlist version that the CRM has seen used here
+	heard   chan time.Time                        // the newest receipt's time, for the clock
+	used    chan []string                         // what the newest receipt says was used up
+	restore func(context.Context, []string) error // keeps that
 }
 
 func (c *controller) openLink(context.Context) error {
@@ -44,7 +51,8 @@ func (c *controller) openLink(context.Context) error {
 	if err != nil {
 		return err
 	}
-	l := &link{log: c.log, clock: c.clock, heard: make(chan time.Time, 1)}
+	l := &link{log: c.log, clock: c.clock, heard: make(chan time.Time, 1), used: make(chan []string, 1), restore: c.restoreUsed}
+	l.renewal = newRenewal(c, l)
 	l.uplink, err = uplink.New(uplink.Options{
 		Controller: c.cfg.Name,
 		Log:        c.records,
@@ -57,11 +65,26 @@ func (c *controller) openLink(context.Context) error {
 		Received: func(t time.Time, policy uint64) {
 			l.hear(t)
 			l.newest.Store(policy)
+			if l.policy != nil {
+				l.policy.Raise(policy)
+			}
 		},
+		Used:   l.spend,
+		Nonce:  func() string { return l.orders.Nonce() },
 		Silent: func() { l.conn.Reconnect("the CRM does not answer") },
 		Logger: c.log,
 	})
 	if err != nil {
+		return err
+	}
+	a, err := openAuthority(c.cfg.Data, c.trust)
+	if err != nil {
+		return err
+	}
+	if l.policy, err = c.newFollower(publisher{l}, a, l.uplink.Announce); err != nil {
+		return err
+	}
+	if l.orders, err = c.newReceiver(l, a); err != nil {
 		return err
 	}
 	will, err := l.uplink.Will()
@@ -84,8 +107,14 @@ func (c *controller) openLink(context.Context) error {
 		TLS:           tlsConfig,
 		Will:          mqtt.Will{Topic: will.Topic, Payload: will.Payload},
 		Subscriptions: []string{down},
-		OnConnect:     func(context.Context) { l.uplink.Connected() },
-		Logger:        c.log,
+		OnConnect: func(context.Context) {
+			l.uplink.Connected()
+			l.renewal.Connected()
+			if l.policy != nil {
+				l.policy.Connected()
+			}
+		},
+		Logger: c.log,
 	})
 	if err != nil {
 		return err
@@ -109,6 +138,12 @@ func (l *link) Run(ctx context.Context) error {
 	g.Go(func() error { return l.conn.Run(connected) })
 	g.Go(func() error { l.receive(connected); return nil })
 	g.Go(func() error { l.keepFloor(connected); return nil })
+	g.Go(func() error { l.keepUsed(ctx); return nil })
+	g.Go(func() error { return l.orders.Run(ctx) })
+	g.Go(func() error { return l.renewal.Run(ctx) })
+	if l.policy != nil {
+		g.Go(func() error { return l.policy.Run(ctx) })
+	}
 	g.Go(func() error {
 		defer disconnect()
 		return l.uplink.Run(ctx)
@@ -149,13 +184,34 @@ func (l *link) receive(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case m := <-l.conn.Messages():
-			// Nothing that was retained is taken: it may be of any age.
-			if _, kind, err := wire.ParseTopic(m.Topic); err == nil && kind == wire.KindReceipt && !m.Retained {
-				l.uplink.Handle(m.Payload)
+			if l.take(m) {
 				continue
 			}
 			l.refused.Add(1)
 			l.log.Debug("message refused", "topic", m.Topic, "retained", m.Retained)
 		}
 	}
+}
+
+// take hands a message to the part that takes it, and says whether there is one.
+// What was retained may be of any age: of that, only a manifest is looked at, which
+// says how old it is. A command that was retained is refused with a record.
+func (l *link) take(m wire.Message) bool {
+	_, kind, err := wire.ParseTopic(m.Topic)
+	switch {
+	case err != nil:
+		return false
+	case kind == wire.KindCommand:
+		l.orders.Handle(m)
+		return true
+	case m.Retained && kind != wire.KindManifest:
+		return false
+	case kind == wire.KindReceipt:
+		l.uplink.Handle(m.Payload)
+		return true
+	case kind == wire.KindCertificate:
+		l.renewal.Handle(m.Payload)
+		return true
+	}
+	return l.policy != nil && l.policy.Handle(kind, m.Payload)
 }

@@ -23,8 +23,37 @@ func (c *controller) misfits() []metrics.Fault {
 				found = append(found, metrics.Fault{Part: "door " + cfg.Name + ", rules", What: what})
 			}
 		}
+		for _, what := range c.siteMisfits(cfg) {
+			found = append(found, metrics.Fault{Part: "door " + cfg.Name + ", site", What: what})
+		}
 	}
 	return found
+}
+
+// siteMisfits are those of what the allowlist asks at a door beside factors.
+func (c *controller) siteMisfits(cfg *config.Door) (found []string) {
+	site := c.policy.Site(cfg.Name)
+	if site == nil {
+		return nil
+	}
+	for _, other := range site.Interlock {
+		if !slices.ContainsFunc(c.cfg.Doors, func(d config.Door) bool { return d.Name == other }) {
+			found = append(found, fmt.Sprintf("it opens to nobody: door %q, which must be closed first, is not at this controller", other))
+		}
+	}
+	if a := site.Into; a != nil && (a.Passback != access.PassbackOff || a.Occupancy > 0) && !c.leaves(a.Name) {
+		found = append(found, fmt.Sprintf("nobody is ever seen to leave area %q: no door here has a reader on a way out of it", a.Name))
+	}
+	return found
+}
+
+// leaves reports whether a reader or scanner stands on a way out of an area.
+func (c *controller) leaves(area string) bool {
+	return slices.ContainsFunc(c.cfg.Doors, func(cfg config.Door) bool {
+		site, sides := c.policy.Site(cfg.Name), cfg.Sides()
+		return site != nil && (site.Into != nil && site.Into.Name == area && slices.Contains(sides, access.Out) ||
+			site.OutOf != nil && site.OutOf.Name == area && slices.Contains(sides, access.In))
+	})
 }
 
 // rules are those that a side of a door goes by: the allowlist's, or else its

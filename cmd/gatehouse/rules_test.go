@@ -74,6 +74,65 @@ func TestARuleThatTheReadersDoNotFitIsNamed(t *testing.T) {
 	}
 }
 
+func TestWhatASiteAsksAndTheDoorsCannotGiveIsNamed(t *testing.T) {
+	c := importing(t, `[areas.hall]
+passback = "hard"
+[doors.a]
+into = "hall"
+interlock = ["b"]
+[doors.b]
+into = "hall"
+[[people]]
+person = "p-1"
+kind = "staff"
+credentials = [{ format = "H10301", facility = 1, number = 1 }]
+`)
+	found := []string{}
+	for _, m := range c.misfits() {
+		if m.Part == "door a, site" {
+			found = append(found, m.What)
+		}
+	}
+	want := []string{
+		"it opens to nobody: door \"b\", which must be closed first, is not at this controller",
+	}
+	if d := cmp.Diff(want, found); d != "" {
+		t.Errorf("- wanted + found:\n%s", d)
+	}
+	areas, err := c.areas(t.Context())
+	must(t, err)
+	if d := cmp.Diff([]areaStatus{{Name: "hall", Passback: "hard"}}, areas); d != "" {
+		t.Errorf("- wanted + found:\n%s", d)
+	}
+	c.cfg.Doors[0].Readers = c.cfg.Doors[0].Readers[:2] // none inside
+	if found := c.siteMisfits(&c.cfg.Doors[0]); len(found) != 2 || !strings.HasPrefix(found[1], "nobody is ever seen to leave area \"hall\"") {
+		t.Errorf("%q", found)
+	}
+}
+
+// importing is a controller of the door with eyes, with an allowlist.
+func importing(t *testing.T, policy string) *controller {
+	t.Helper()
+	data := t.TempDir()
+	must(t, os.Chmod(data, 0o700))
+	file := filepath.Join(data, "policy.toml")
+	must(t, os.WriteFile(file, []byte(policy), 0o600))
+	for _, args := range [][]string{{"init", "--data", data, "--controller", "north-1"}, {"allowlist", "import", file, "--data", data}} {
+		root := newRoot()
+		root.SetArgs(args)
+		root.SetOut(io.Discard)
+		root.SetErr(io.Discard)
+		must(t, root.ExecuteContext(t.Context()))
+	}
+	cfg, err := config.ParseController("gatehouse.toml", "data = \""+data+"\"\n"+eyeDoor, config.Options{})
+	must(t, err)
+	c, err := openForRecords(t.Context(), cfg)
+	must(t, err)
+	must(t, c.openPolicy(t.Context()))
+	t.Cleanup(func() { must(t, c.Close()) })
+	return c
+}
+
 func TestEachWayGoesByTheAllowlistsRulesOrElseByItsOwn(t *testing.T) {
 	data := t.TempDir()
 	must(t, os.Chmod(data, 0o700))

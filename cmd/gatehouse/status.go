@@ -18,6 +18,7 @@ import (
 	"github.com/gatehouse-acs/gatehouse/internal/cli"
 	"github.com/gatehouse-acs/gatehouse/internal/config"
 	"github.com/gatehouse-acs/gatehouse/internal/metrics"
+	"github.com/gatehouse-acs/gatehouse/sync/allowlist/follower"
 	"github.com/spf13/cobra"
 )
 
@@ -32,6 +33,7 @@ type status struct {
 	Link       *linkStatus      `json:"link,omitempty"`     // none: works alone
 	Enrolled   *enroll.Status   `json:"enrolled,omitempty"` // none: no scanners
 	Doors      []door.Status    `json:"doors"`
+	Areas      []areaStatus     `json:"areas"`
 	LockedOut  lockedOut        `json:"locked_out"`
 	Warnings   []metrics.Fault  `json:"warnings"` // what works, and is hardly meant so
 	Faults     []metrics.Fault  `json:"faults"`
@@ -41,6 +43,15 @@ type status struct {
 type lockedOut struct {
 	People  []string `json:"people"` // pseudonymous ids
 	Readers []string `json:"readers"`
+}
+
+// areaStatus is how many people are in an area, as far as the records tell.
+type areaStatus struct {
+	Name     string `json:"name"`
+	People   int    `json:"people"`
+	At       int    `json:"at_most,omitempty"` // how many may be in at once; 0: any number
+	Passback string `json:"passback,omitempty"`
+	Damaged  bool   `json:"damaged,omitempty"` // nobody knows, and it counts as full
 }
 
 type clockStatus struct {
@@ -88,6 +99,8 @@ type linkStatus struct {
 	LastError   string    `json:"last_error,omitempty"`
 	LastReceipt time.Time `json:"last_receipt,omitzero"`
 	Overdue     time.Time `json:"overdue,omitzero"` // since when a receipt has stayed out
+
+	Allowlist *follower.Status `json:"allowlist,omitempty"` // none: the site governs who may enter
 }
 
 // Status is a snapshot of the controller.
@@ -111,6 +124,9 @@ func (c *controller) Status(ctx context.Context) (status, error) {
 	if s.LockedOut, err = c.lockedOut(ctx); err != nil {
 		return status{}, err
 	}
+	if s.Areas, err = c.areas(ctx); err != nil {
+		return status{}, err
+	}
 	v := c.records.Verification()
 	s.Records.Verification = verificationStatus{v.Done, v.Total, v.Ended, v.Fault, v.Trouble}
 	for _, d := range c.doors {
@@ -121,6 +137,10 @@ func (c *controller) Status(ctx context.Context) (status, error) {
 		s.Link = &linkStatus{
 			Connected: conn.Connected, Since: conn.Since, LastError: conn.LastError,
 			LastReceipt: up.LastReceipt, Overdue: up.Overdue,
+		}
+		if c.link.policy != nil {
+			heard := c.link.policy.Status()
+			s.Link.Allowlist = &heard
 		}
 	}
 	return s, nil
@@ -134,6 +154,36 @@ func (c *controller) lockedOut(ctx context.Context) (lockedOut, error) {
 	}
 	people, readers := door.LockedOut(states, c.secrets(), c.clock.Moment(), c.limits())
 	return lockedOut{people, readers}, nil
+}
+
+// areas reads how many people are in the areas between which the doors lead.
+func (c *controller) areas(ctx context.Context) ([]areaStatus, error) {
+	states, err := c.records.States(ctx, door.OccupancyStates)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]areaStatus)
+	for i := range c.cfg.Doors {
+		site := c.policy.Site(c.cfg.Doors[i].Name)
+		if site == nil {
+			continue
+		}
+		for _, a := range []*access.Area{site.Into, site.OutOf} {
+			if a == nil {
+				continue
+			}
+			n, ok := door.ParseOccupancy(states[door.OccupancyStates+a.Name])
+			if !ok {
+				n = 0
+			}
+			found[a.Name] = areaStatus{Name: a.Name, People: n, At: a.Occupancy, Passback: string(a.Passback), Damaged: !ok}
+		}
+	}
+	all := []areaStatus{}
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		all = append(all, found[name])
+	}
+	return all, nil
 }
 
 // Faults is what is wrong with the controller itself. A CRM out of reach is no
@@ -159,7 +209,11 @@ func (c *controller) Faults(ctx context.Context) []metrics.Fault {
 	if s.Fault != "" {
 		faults = append(faults, metrics.Fault{Part: "allowlist", What: s.Fault})
 	}
-	if c.link != nil {
+	if c.link != nil && c.link.policy != nil {
+		if heard := c.link.policy.Status(); heard.Fault != "" {
+			faults = append(faults, metrics.Fault{Part: "allowlist", What: fmt.Sprintf("version %d of the CRM is not in use yet: %s", heard.Version, heard.Fault)})
+		}
+	} else if c.link != nil {
 		if newest := c.link.newest.Load(); newest > s.Version {
 			faults = append(faults, metrics.Fault{Part: "allowlist", What: fmt.Sprintf(
 				"version %d is served, and version %d was used here already: import the newest again with --above %d", s.Version, newest, newest)})
@@ -246,6 +300,9 @@ func (s status) print(out io.Writer) error {
 	default:
 		row("CRM", "not connected since %s: %s", s.Link.Since.Local().Format(time.DateTime), s.Link.LastError)
 	}
+	if s.Link != nil && s.Link.Allowlist != nil {
+		row("", "%s", heardWords(s.Link.Allowlist))
+	}
 	if e := s.Enrolled; e != nil {
 		row("enrolled", "%s", enrolledWords(e))
 	}
@@ -271,9 +328,15 @@ func (s status) print(out io.Writer) error {
 			row("  on the way "+string(a.Direction), "%s has given %s and is asked for %s until %s", a.Person,
 				strings.Join(a.Given, " and "), strings.Join(a.Asked, " or "), a.Until.Local().Format(time.TimeOnly))
 		}
+		for _, a := range d.Waiting {
+			row("  on the way "+string(a.Direction), "%s waits for another person until %s", a.Person, a.Until.Local().Format(time.TimeOnly))
+		}
 		for _, side := range d.Lent {
 			row("  on the way "+string(side), "somebody is being enrolled: it opens to nobody")
 		}
+	}
+	for _, a := range s.Areas {
+		row("area "+a.Name, "%s", areaWords(a))
 	}
 	for _, who := range s.LockedOut.People {
 		row("locked out", "person %s", who)
@@ -345,6 +408,9 @@ func doorWords(d door.Status) []string {
 	if d.Locked {
 		words[0] = "locked"
 	}
+	if d.Free {
+		words[0] = "unlocked for everybody by its schedule"
+	}
 	words = append(words, "contact "+string(d.Contact))
 	for _, state := range []struct {
 		is   bool
@@ -353,6 +419,26 @@ func doorWords(d door.Status) []string {
 		if state.is {
 			words = append(words, state.word)
 		}
+	}
+	if d.Threat > 0 {
+		words = append(words, fmt.Sprintf("THREAT %d", d.Threat))
+	}
+	if d.Disabled != "" {
+		words = append(words, "DISABLED: "+d.Disabled)
+	}
+	return words
+}
+
+func areaWords(a areaStatus) string {
+	words := fmt.Sprintf("%d in it", a.People)
+	switch {
+	case a.Damaged:
+		words = "NOBODY KNOWS how many are in it, and it counts as full: reset it"
+	case a.At > 0:
+		words = fmt.Sprintf("%d of %d in it", a.People, a.At)
+	}
+	if a.Passback != "" {
+		words += ", anti-passback " + a.Passback
 	}
 	return words
 }

@@ -56,8 +56,14 @@ func TestStatusShowsScannersWhoIsAskedForWhatAndWhoIsLockedOut(t *testing.T) {
 			Attempts: []door.AttemptStatus{{
 				Direction: access.In, Person: "p-1001", Given: []string{"badge"}, Asked: []string{"fingerprint", "iris"}, Until: until,
 			}},
-			Lent: []access.Direction{access.Out},
+			Lent:    []access.Direction{access.Out},
+			Waiting: []door.AttemptStatus{{Direction: access.In, Person: "p-1003", Until: until}},
+		}, {
+			Door: "b", Free: true, Contact: door.DoorClosed,
+		}, {
+			Door: "c", Locked: true, Contact: door.DoorClosed, Threat: 3, Disabled: "the frame is painted",
 		}},
+		Areas:     []areaStatus{{Name: "hall", People: 2, At: 5, Passback: "hard"}, {Name: "cage", Damaged: true}, {Name: "yard", People: 7}},
 		LockedOut: lockedOut{People: []string{"p-1002"}, Readers: []string{"a-in"}},
 		Warnings:  []metrics.Fault{{Part: "door a, rules", What: "on the way out opens to nobody: x"}},
 	}
@@ -70,6 +76,12 @@ func TestStatusShowsScannersWhoIsAskedForWhatAndWhoIsLockedOut(t *testing.T) {
 		" scanner a-eye FAULTY: no reply\n",
 		" on the way in p-1001 has given badge and is asked for fingerprint or iris until 09:30:07\n",
 		" on the way out somebody is being enrolled: it opens to nobody\n",
+		" on the way in p-1003 waits for another person until 09:30:07\n",
+		"door b unlocked for everybody by its schedule, contact closed\n",
+		"door c locked, contact closed, THREAT 3, DISABLED: the frame is painted\n",
+		"area hall 2 of 5 in it, anti-passback hard\n",
+		"area cage NOBODY KNOWS how many are in it, and it counts as full: reset it\n",
+		"area yard 7 in it\n",
 		"locked out person p-1002\n",
 		"locked out reader a-in\n",
 		"WARNING door a, rules: on the way out opens to nobody: x\n",

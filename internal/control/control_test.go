@@ -224,7 +224,7 @@ func TestWhatIsNoRequestIsRefused(t *testing.T) {
 			conn, err := net.Dial("unix", path)
 			must(t, err)
 			defer conn.Close()
-			must(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+			must(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 			_, err = io.WriteString(conn, tt.send)
 			must(t, err)
 			for lines := bufio.NewScanner(conn); lines.Scan(); {
@@ -303,7 +303,7 @@ func TestACommandThatReadsNothingIsGivenUpOnce(t *testing.T) {
 		_, err = conn.Read(b)
 	}
 	close(read)
-	must(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	must(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
 	if rest, err := io.ReadAll(conn); err != nil || len(rest) > 0 {
 		t.Errorf("written to a command that had been given up: %q, %v", rest, err)
 	}
