@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 MODULE := github.com/gatehouse-acs/gatehouse
 PROGRAMS := gatehouse gatehouse-crm gatehouse-demo
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOTESTSUM := gotest.tools/gotestsum@v1.13.0
 
 # Version and time come from git, or else from the environment and the clock.
 COMMIT := $(shell git rev-parse HEAD 2>/dev/null)
@@ -23,7 +24,7 @@ export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
 ARGS ?=
 TESTFLAGS ?=
 # Fuzzing: seconds for each target, and for all of them together.
-FUZZ_EACH ?= 2
+FUZZ_EACH ?= 1
 FUZZ_ALL ?= 180
 
 .PHONY: help
@@ -81,7 +82,7 @@ guest: ## make what the ARM guest's tests need: its kernel (once, in minutes) an
 BEHIND := set -m; nice -n 19 $(MAKE) guest >/dev/null & set +m; trap "kill -- -$$! 2>/dev/null || :" EXIT;
 
 .PHONY: test
-test: ## check, run every test with the race detector, fuzz for a few seconds, play the demo
+test: ## check, fuzz each parser for a second, run every test with the race detector
 	@test/packages test
 	@$(BEHIND) $(MAKE) every-test
 
@@ -93,13 +94,11 @@ test-long: ## the same with the tests that take minutes and five minutes of fuzz
 .PHONY: every-test
 every-test:
 	@$(MAKE) check
-	@echo "== tests"
-	@# Without this option a program waits for a second before it exits.
-	GORACE=atexit_sleep_ms=10 go test -race -shuffle=on -timeout 10m $(LONG) $(TESTFLAGS) ./...
 	@echo "== fuzz targets"
 	@test/fuzz $(FUZZ_EACH) $(FUZZ_ALL)
-	@echo "== the demo"
-	@$(MAKE) run ARGS=--once
+	@echo "== tests"
+	@# Last, so that the end of a log says which of them failed.
+	@test/tests $(GOTESTSUM) -timeout 15m $(LONG) $(TESTFLAGS)
 
 .PHONY: check
 check: ## look at the source without running it: gofmt, go vet, staticcheck, go mod tidy

@@ -55,7 +55,9 @@ func (v *vault) entry() *access.Entry {
 func (v *vault) Lookup(badge.Credential) (*access.Entry, error)   { return v.entry(), nil }
 func (v *vault) CheckPIN(*access.Entry, []byte) (ok, duress bool) { return false, false }
 func (v *vault) Rules(string, access.Direction) []access.Rule     { return nil }
-func (v *vault) Policy(time.Time) access.Policy {
+func (v *vault) Site(string) *access.Door                         { return nil }
+func (v *vault) Code([]byte) (*access.Entry, error)               { return nil, nil }
+func (v *vault) PolicyAt(string, time.Time) access.Policy {
 	return access.Policy{Version: 1, Freshness: access.Fresh}
 }
 
@@ -230,6 +232,7 @@ func (v *vault) decided(n *uint64) visitorlog.Data {
 // A door that asks for a badge and an eye opens for the two together, over the
 // Secure Channel, and for nothing less.
 func TestADoorThatAsksForAnEyeOpensForNothingLess(t *testing.T) {
+	t.Parallel()
 	v := newVault(t)
 	right := func(score byte) *pd.Trait {
 		return &pd.Trait{Type: osdp.RightIris, Template: osdp.Secret("Ada's right eye"), Score: score, Brief: true}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/internal/keys"
+	"github.com/gatehouse-acs/gatehouse/test/rig"
 	"github.com/gatehouse-acs/gatehouse/visitorlog"
 	"github.com/transparency-dev/merkle/proof"
 	"github.com/transparency-dev/merkle/rfc6962"
@@ -222,7 +223,8 @@ func tampered(t *testing.T, good string) map[string]string {
 // right and something else is not, as a controller or a CRM could that lies.
 // Both kinds of key are used.
 func TestAProofNeedsEverySignatureHoweverTheTreeIs(t *testing.T) {
-	crm, interpreter := filepath.Join(programs(t), "gatehouse-crm"), python(t)
+	t.Parallel()
+	crm, interpreter := filepath.Join(rig.Programs(t), "gatehouse-crm"), python(t)
 	_, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		t.Fatal(err)

@@ -13,14 +13,16 @@ import (
 func declaredTests(t *testing.T) map[string]bool {
 	t.Helper()
 	declared := make(map[string]bool)
-	function := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
 			return err
 		}
 		source, err := os.ReadFile(path)
-		for _, m := range function.FindAllSubmatch(source, -1) {
-			declared[string(m[1])] = true
+		for line := range strings.Lines(string(source)) {
+			if name, ok := strings.CutPrefix(line, "func Test"); ok {
+				name, _, _ = strings.Cut(name, "(")
+				declared["Test"+name] = true
+			}
 		}
 		return err
 	})

@@ -15,7 +15,8 @@ var table = map[string][]string{
 
 	// What is kept.
 	"access/allowlist":   {"access", "badge", "internal/fields"},
-	"access/registry":    {"access", "badge", "internal/fields", "internal/spelling"},
+	"access/registry":    {"access", "access/allowlist", "badge", "internal/fields", "internal/spelling"},
+	"access/replay":      {"access", "visitorlog"},
 	"biometric/enrolled": {"biometric"},
 	"visitorlog":         {"access"},
 	"visitorlog/central": {"visitorlog", "access"},
@@ -44,28 +45,38 @@ var table = map[string][]string{
 	"drivers/...":                 {"badge"},
 
 	// What is between the controller and the CRM.
-	"sync/wire":   {"access", "visitorlog"},
-	"sync/mqtt":   {"sync/wire"},
-	"sync/broker": {"sync/wire"},
-	"sync/uplink": {"sync/wire", "visitorlog", "access"},
-	"sync/ingest": {"sync/wire", "visitorlog", "visitorlog/central", "access"},
+	"sync/wire":                {"access", "visitorlog"},
+	"sync/mqtt":                {"sync/wire"},
+	"sync/broker":              {"sync/wire"},
+	"sync/uplink":              {"sync/wire", "visitorlog", "access"},
+	"sync/allowlist/follower":  {"sync/wire", "access/allowlist", "internal/keys"},
+	"sync/allowlist/publisher": {"sync/wire", "access", "access/allowlist"},
+	"sync/command/receiver":    {"sync/wire", "access", "door", "visitorlog"},
+	"sync/command/sender":      {"sync/wire", "visitorlog/central"},
+	"sync/ingest":              {"sync/wire", "visitorlog", "visitorlog/central", "access"},
+
+	// What people and other programs reach over HTTP.
+	"web/api":         {"access", "access/registry", "badge", "internal/badgeview", "internal/fields", "internal/loopback", "internal/serve", "web/api/clients"},
+	"web/api/clients": {"internal/fields", "internal/spelling"},
 
 	// What programs are made of besides.
-	"internal/badgeview":  {"badge", "internal/cli"},
-	"internal/cli":        {},
-	"internal/clock":      {"access"},
-	"internal/config":     {"badge", "biometric", "access", "drivers", "internal/loopback", "internal/spelling"},
-	"internal/control":    {},
-	"internal/fields":     {"internal/spelling"},
-	"internal/imports":    {},
-	"internal/keys":       {},
-	"internal/logview":    {"visitorlog", "visitorlog/central", "access", "internal/cli", "internal/keys", "internal/spelling"},
-	"internal/loopback":   {},
-	"internal/metrics":    {"internal/loopback"},
-	"internal/pki":        {"internal/keys"},
-	"internal/spelling":   {},
-	"internal/systemd":    {},
-	"internal/benchtable": {},
+	"internal/badgeview":    {"badge", "internal/cli"},
+	"internal/cli":          {},
+	"internal/clock":        {"access"},
+	"internal/config":       {"badge", "biometric", "access", "drivers", "internal/loopback", "internal/spelling"},
+	"internal/control":      {},
+	"internal/decisionview": {"access", "internal/cli"},
+	"internal/fields":       {"internal/spelling"},
+	"internal/imports":      {},
+	"internal/keys":         {},
+	"internal/logview":      {"visitorlog", "visitorlog/central", "access", "internal/cli", "internal/keys", "internal/spelling"},
+	"internal/loopback":     {},
+	"internal/metrics":      {"internal/loopback", "internal/serve"},
+	"internal/pki":          {"internal/keys"},
+	"internal/serve":        {},
+	"internal/spelling":     {},
+	"internal/systemd":      {},
+	"internal/benchtable":   {},
 
 	// Wiring, and tests of what is wired.
 	"cmd/...":  {everything},
@@ -76,8 +87,8 @@ var table = map[string][]string{
 // owners says which packages may import a library: each is behind one or two
 // packages of ours, so that it can be replaced. Tests may use what they like.
 var owners = map[string][]string{
-	"github.com/mattn/go-sqlite3":           {"access/allowlist", "access/registry", "biometric/enrolled", "visitorlog", "visitorlog/central"},
-	"github.com/pressly/goose/v3":           {"access/allowlist", "access/registry", "biometric/enrolled", "visitorlog", "visitorlog/central"},
+	"github.com/mattn/go-sqlite3":           {"access/allowlist", "access/registry", "biometric/enrolled", "visitorlog", "visitorlog/central", "sync/allowlist/publisher", "web/api/clients"},
+	"github.com/pressly/goose/v3":           {"access/allowlist", "access/registry", "biometric/enrolled", "visitorlog", "visitorlog/central", "sync/allowlist/publisher", "web/api/clients"},
 	"github.com/eclipse/paho.mqtt.golang":   {"sync/mqtt"},
 	"github.com/mochi-mqtt/server/v2":       {"sync/broker"},
 	"github.com/go-jose/go-jose/v4":         {"internal/keys", "internal/pki", "cmd/..."},

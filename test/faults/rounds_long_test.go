@@ -2,10 +2,8 @@
 
 package faults
 
-import "time"
-
 const (
-	rounds      = 1000
-	crmRounds   = 100
-	overloadFor = time.Minute
+	rounds    = 1000
+	crmRounds = 100
+	overload  = 60_000
 )

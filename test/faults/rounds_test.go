@@ -2,10 +2,8 @@
 
 package faults
 
-import "time"
-
 const (
-	rounds      = 50              // kills of the daemon
-	crmRounds   = 6               // kills of the CRM, of each kind
-	overloadFor = 5 * time.Second // of a thousand swipes a second
+	rounds    = 24   // kills of the daemon
+	crmRounds = 4    // kills of the CRM, of each kind
+	overload  = 3000 // swipes, a thousand a second
 )

@@ -73,7 +73,11 @@ func (s *Site) Enrol(name string, doors ...string) *Controller {
 	c := s.Controller(name, filepath.Join(s.Dir, name), doors...)
 	request := c.Init()
 	bundle := c.Data + ".bundle"
-	Tool(s.T, "gatehouse-crm", "controllers", "approve", request, "--data", s.CRMDir(), "--out", bundle, "--yes")
+	approve := []string{"controllers", "approve", request, "--data", s.CRMDir(), "--out", bundle, "--yes"}
+	if s.Policy != "" {
+		approve = append(approve, "--policy", s.Policy)
+	}
+	Tool(s.T, "gatehouse-crm", approve...)
 	c.Join(bundle)
 	return c
 }

@@ -5,6 +5,7 @@ package rig
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -23,8 +24,8 @@ const (
 	Poll = 20 * time.Millisecond
 )
 
-// BuiltEnv names the folder of the built programs to a test that runs again in
-// a process of its own.
+// BuiltEnv names a folder of built programs, for packages that are tested
+// together and for a test that runs again in a process of its own.
 const BuiltEnv = "GATEHOUSE_TEST_PROGRAMS"
 
 var built string // what Main removes
@@ -45,9 +46,13 @@ var build = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-// Main runs a package's tests and removes the programs that they built. It
-// returns the exit status.
+// Main runs a package's tests, several at once, for they mostly wait; and removes
+// the programs that they built. It returns the exit status.
 func Main(m *testing.M) int {
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	code := m.Run()
 	if built != "" {
 		if err := os.RemoveAll(built); err != nil {

@@ -27,7 +27,10 @@ type Site struct {
 	Listen string
 	// Broker is the URL of another broker, to be set before the CRM starts and
 	// controllers are enrolled; "": the one inside.
-	Broker      string
+	Broker string
+	// Policy is who says who may enter at the controllers that are enrolled: "crm",
+	// or "site" for what is imported at each; "": the latter.
+	Policy      string
 	Fingerprint string   // the CRM's
 	CRMEnv      []string // of its program, to be set before that starts
 	CRM         *Process // nil: never started
@@ -68,6 +71,12 @@ func New(t testing.TB) *Site {
 
 // CRMDir is the CRM's folder.
 func (s *Site) CRMDir() string { return filepath.Join(s.Dir, "crm") }
+
+// Register runs a command of gatehouse-crm that changes the registry.
+func (s *Site) Register(args ...string) string {
+	s.T.Helper()
+	return Tool(s.T, "gatehouse-crm", append(args, "--data", s.CRMDir(), "--by", "m.jansen", "--why", "CHG-1042")...)
+}
 
 // URL is that of the site's broker.
 func (s *Site) URL() string {
