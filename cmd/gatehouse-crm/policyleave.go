@@ -37,16 +37,23 @@ func (s *registrySession) remove(f changeFlags, person string, wait time.Duratio
 	case err != nil:
 		return err
 	}
-	return s.withPublisher(f.data, func(p *publisher.Publisher) error {
+	known := false
+	err := s.withPublisher(f.data, func(p *publisher.Publisher) error {
 		// Before, since afterwards they may have forgotten already.
 		controllers, err := p.Holding(s.ctx, person)
 		if err != nil {
 			return err
 		}
+		known = true
 		return s.removeAnd(f, person, func(left registry.Left, tell func(goneAt) error) error {
 			return s.tellGone(p, controllers, left.Seq, wait, tell)
 		})
 	})
+	if err == nil || known {
+		return err
+	}
+	// A leaver goes, whatever is wrong with what was published.
+	return errors.Join(s.removeAnd(f, person, nil), fmt.Errorf("which doors knew them is not known: %w", err))
 }
 
 // removeAnd takes everything away from somebody, and tells what becomes of it at

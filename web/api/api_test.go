@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -84,6 +85,23 @@ func (p publisher) Holding(_ context.Context, person string) ([]string, error) {
 
 func (p publisher) Gone(_ context.Context, controller string, line uint64) (Gone, error) {
 	return Gone{Controller: controller, Version: line, Published: time.Now(), Applied: time.Now()}, nil
+}
+
+// forgetful is a publisher that cannot say who was told of whom.
+type forgetful struct{ publisher }
+
+func (forgetful) Holding(context.Context, string) ([]string, error) {
+	return nil, errors.New("policy.db is damaged")
+}
+
+func TestALeaverGoesThoughItIsNotKnownWhichDoorsKnowThem(t *testing.T) {
+	s := newSite(t, func(o *Options) { o.Doors = forgetful{publisher{t}} })
+	s.staff()
+	var left Left
+	s.want(200, "POST", "/v1/people/p-2/leave", nil).into(t, &left)
+	if left.Controllers != nil || left.Seq == 0 {
+		t.Errorf("%+v", left)
+	}
 }
 
 func TestEveryRouteAnswersAsTheContractSays(t *testing.T) {

@@ -226,7 +226,9 @@ func (a *API) changePerson(c *call, f func(*registry.Person) error) (*answer, er
 // Left is what became of somebody who has left.
 type Left struct {
 	registry.Left
-	Controllers []string `json:"controllers"` // that were told of them, of which policy/gone tells
+	// Controllers were told of them, and policy/gone says when each had forgotten;
+	// nil: which they are is not known.
+	Controllers []string `json:"controllers"`
 }
 
 func (a *API) leave(c *call) (*answer, error) {
@@ -237,16 +239,21 @@ func (a *API) leave(c *call) (*answer, error) {
 	id := c.PathValue("id")
 	controllers := []string{}
 	if a.o.Doors != nil {
-		// Before, since afterwards they may have forgotten already.
-		if controllers, err = a.o.Doors.Holding(c.Context(), id); err != nil {
-			return nil, err
+		// Before, since afterwards they may have forgotten already. A leaver goes
+		// whatever is wrong there.
+		held, err := a.o.Doors.Holding(c.Context(), id)
+		if err == nil {
+			controllers = append(controllers, held...)
+		} else {
+			controllers = nil
+			a.o.Logger.Error("which doors know a leaver is not known", "error", err)
 		}
 	}
 	left, err := a.o.Registry.Leave(c.Context(), c.change, id, version)
 	if err != nil {
 		return nil, err
 	}
-	return &answer{status: http.StatusOK, body: Left{left, append([]string{}, controllers...)}}, nil
+	return &answer{status: http.StatusOK, body: Left{left, controllers}}, nil
 }
 
 // findCard says whose a card is. Its number comes in a body, as addresses are
