@@ -100,6 +100,10 @@ func (d *Door) orderCode(ctx context.Context, o Order) error {
 	}
 	added := false
 	_, err := d.recordOrder(ctx, o, visitorlog.Data{}, func(tx *visitorlog.Tx) (string, error) {
+		if added { // by what was written before, and did not last
+			d.codes.drop(o.ID)
+			added = false
+		}
 		used, err := tx.Get(usedStates + usedCode + o.ID)
 		switch {
 		case err != nil:
@@ -162,6 +166,9 @@ func (d *Door) identifyCode(r *ReaderConfig, digits []byte, at time.Time) presen
 	}
 	if p.entry != nil {
 		p.proved(access.OneTimeCode, r.Name)
+		if p.entry.Code != nil {
+			p.code = p.entry.Code.ID
+		}
 	}
 	return p
 }

@@ -312,7 +312,7 @@ func TestWhatTheCRMKnowsWasUsedUpStaysSo(t *testing.T) {
 		b := newBuilding(t)
 		now := stepAt(time.Now())
 		name := totpName(b.secrets, "ada")
-		used := []string{"code:c-1", fmt.Sprintf("totp:%s:%d", name, now+1), fmt.Sprintf("totp:%s:%d", name, now-5), "totp:x", "totp:x:y", "what:else", ""}
+		used := []string{"code:c-1", fmt.Sprintf("totp:%s:%d", name, now+1), fmt.Sprintf("totp:%s:%d", name, now-5), "totp:x", "totp:x:y", "totp:x:7", "what:else", ""}
 		left := func() []string {
 			left, err := NotUsed(func(key string) ([]byte, error) { return b.book.Log.State(t.Context(), key) }, b.secrets, used)
 			if err != nil {
@@ -351,5 +351,29 @@ func TestABadgeIsAskedForWhereACodeIsNotEnough(t *testing.T) {
 		v.comes(v.in, adasCard) // while somebody types
 		v.types(viasCode + "#") // and the digit before is part of what was typed
 		b.answered("denied unknown", "granted ada granted", "denied unknown (a code was typed that nobody has)")
+	})
+}
+
+func TestACodeThatWasGivenIsUsedUpThoughABadgeOpened(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		b := newBuilding(t)
+		v := b.door(access.Door{}, []string{"badge+pin", "code+pin"}, coded, func(v *vault) {
+			via := *v.list.codes[viasCode]
+			via.Code = nil
+			v.list.entries[viasCard] = &via
+			v.list.codes[viasCode].PIN, via.PIN = []byte("8080"), []byte("8080")
+		})
+		v.types(viasCode + "#")
+		synctest.Wait()
+		v.swipe(viasCard)
+		synctest.Wait()
+		v.types("8080#")
+		v.passes()
+		b.answered("granted via granted")
+		if d := b.newest(visitorlog.DecisionGranted); !slices.Equal(d.Used, []string{"code:c-1"}) || !slices.Contains(d.Factors, "code") {
+			t.Errorf("data %+v", d)
+		}
+		v.types(viasCode + "#")
+		b.answered("denied via code_used")
 	})
 }

@@ -149,8 +149,8 @@ func (d *Door) lookUpKept(ctx context.Context, p *presented) {
 
 // takesBack has a record of somebody who did not pass take back what their grant
 // left.
-func takesBack(g *Grant) func(*visitorlog.Tx) (string, error) {
+func (d *Door) takesBack(g *Grant) func(*visitorlog.Tx) (string, error) {
 	return func(tx *visitorlog.Tx) (string, error) {
-		return "", takeBack(tx, slices.Concat(g.traces, g.lateTraces))
+		return "", d.cfg.Neighbours.takeBack(tx, slices.Concat(g.traces, g.lateTraces))
 	}
 }

@@ -2,6 +2,7 @@ package door
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,7 @@ type proofs struct {
 	over      bool   // nor was everything given
 	gone      bool   // somebody else stands there now
 	detail    string
+	code      string        // the ID of the one-time code that was given
 	step      uint64        // of the TOTP that was given
 	with      *presented    // who passes together with them; nil: nobody
 	traces    []trace       // that the grant left in the log's state
@@ -71,6 +73,7 @@ func (p presented) renewed() presented {
 	n := p.again()
 	own := n.proofs
 	n.factor, n.by, n.at, n.proofs = p.factor, p.by, p.at, p.proofs
+	n.code = cmp.Or(own.code, p.code)
 	switch was, is := p.entry, n.entry; {
 	case was == nil || is == nil:
 	case was.Person != is.Person: // whose is nothing but the card
@@ -392,6 +395,7 @@ func (d *Door) append(ctx context.Context, who presented, reserved bool, more st
 	a := appended{who: who, more: more}
 	err := guard(func() (err error) {
 		a.entry, err = write(ctx, func(tx *visitorlog.Tx) (visitorlog.Draft, error) {
+			a.done() // of what was written before, and did not last
 			wall, _ := d.cfg.Clock.Now()
 			version := d.cfg.Allowlist.PolicyAt(d.cfg.Name, wall).Version
 			if a.who.outdated(version) {

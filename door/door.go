@@ -538,7 +538,7 @@ func (l *loop) record(now time.Time, c Record) *pending {
 	case visitorlog.PassageNotEntered:
 		l.stayed(c.Grant)
 		if len(c.Grant.traces) > 0 || !c.Grant.Durable {
-			p.also = takesBack(c.Grant)
+			p.also = l.takesBack(c.Grant)
 		}
 	case visitorlog.FreeAccess:
 		p.also = func(tx *visitorlog.Tx) (string, error) { return "", tx.Set(freeStates+l.cfg.Name, nil) }

@@ -131,14 +131,16 @@ func (l *loop) look() {
 		l.step(DisabledChanged{disabled})
 	}
 	site := l.site()
-	if l.lookAt = (time.Time{}); site != nil || l.m.State().Free {
-		l.lookAt = time.Now().Add(lookFor)
-	}
+	l.lookAt = time.Now().Add(lookFor) // also where nothing is asked: a new policy may
 	why := l.locks(site)
+	if why == "" && len(l.crashed) > 0 {
+		why = "a part of the door failed"
+	}
+	behind, _ := l.records.waiting() // of which one may be that it ended
 	switch free := l.m.State().Free; {
 	case free && why != "":
 		l.step(FreeEnded{why})
-	case !free && why == "" && !l.freeing && !time.Now().Before(l.freeAt):
+	case !free && why == "" && behind == 0 && !l.freeing && !time.Now().Before(l.freeAt):
 		l.freeing, l.freeAt = true, time.Now().Add(lookFor)
 		l.parts.Go(func() { l.begin(site.FirstPerson) })
 	}
@@ -183,6 +185,7 @@ func (d *Door) begin(first bool) {
 			}
 		}
 		return d.recordFree(ctx, true, "by its schedule", func(tx *visitorlog.Tx) error {
+			done() // of what was written before, and did not last
 			if d.locks(d.site()) != "" {
 				return errNotFree
 			}

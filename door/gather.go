@@ -1,6 +1,7 @@
 package door
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -284,6 +285,7 @@ func (p *presented) resume(a *Attempt) {
 // goesOn is somebody who was identified again, in their own attempt.
 func (p *presented) goesOn(a *Attempt) {
 	f, duress := p.given, p.duress
+	p.code = cmp.Or(p.code, a.who.code)
 	p.earlier = a.who.without(p.reader)
 	p.resume(a)
 	p.given |= f

@@ -24,6 +24,15 @@ type book struct {
 	mu    sync.Mutex
 	err   error
 	hangs <-chan struct{} // until it is closed; nil: not
+	twice bool            // the first attempt does not last
+}
+
+// stumble has the log call each write once in vain first, as a full disk or a
+// damaged database makes it do.
+func (b *book) stumble(twice bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.twice = twice
 }
 
 func (b *book) hang(until <-chan struct{}) {
@@ -50,13 +59,19 @@ type appendFunc = func(context.Context, func(*visitorlog.Tx) (visitorlog.Draft, 
 
 func (b *book) note(do appendFunc, ctx context.Context, write func(*visitorlog.Tx) (visitorlog.Draft, error)) (visitorlog.Entry, error) {
 	b.mu.Lock()
-	err, hangs := b.err, b.hangs
+	err, hangs, twice := b.err, b.hangs, b.twice
 	b.mu.Unlock()
 	if hangs != nil {
 		<-hangs
 	}
 	if err != nil {
 		return visitorlog.Entry{}, err
+	}
+	if twice {
+		_, _ = do(ctx, func(tx *visitorlog.Tx) (visitorlog.Draft, error) {
+			_, err := write(tx)
+			return visitorlog.Draft{}, errors.Join(errDisk, err)
+		})
 	}
 	e, err := do(ctx, write)
 	if err == nil {

@@ -3,8 +3,10 @@ package door
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/gatehouse-acs/gatehouse/access"
 )
@@ -13,9 +15,12 @@ import (
 // kept, in decimal.
 const threatState = "threat"
 
+// undoneFor is longer than anybody's passage is awaited, and its record waits.
+const undoneFor = time.Hour
+
 // Neighbours are what the doors of one controller know of each other: the level
-// of threat, and which of them are closed and locked. Its methods may be used
-// from several goroutines.
+// of threat, which of them are closed and locked, and what of their grants came to
+// nothing. Its methods may be used from several goroutines.
 type Neighbours struct {
 	orders sync.Mutex // one order at a time that changes what is kept here
 
@@ -23,17 +28,27 @@ type Neighbours struct {
 	known  bool // what the log keeps was read
 	threat access.Threat
 	doors  map[string]*neighbour
+	undone map[string]undone // by what was written
+}
+
+// undone is a trace that was to be taken back when another had come after it.
+type undone struct {
+	before []byte
+	from   string
+	at     time.Time
 }
 
 // neighbour is one door as the others see it.
 type neighbour struct {
-	secure  bool // closed and locked, as its machine last said
+	secure  bool // closed and locked, as its machine and its strike last said
 	opening int  // times that it was granted to open, of which its machine has not heard
 	wake    func()
 }
 
 // NewNeighbours are the doors of a controller, of which there are none yet.
-func NewNeighbours() *Neighbours { return &Neighbours{doors: make(map[string]*neighbour)} }
+func NewNeighbours() *Neighbours {
+	return &Neighbours{doors: make(map[string]*neighbour), undone: make(map[string]undone)}
+}
 
 // join adds a door, which counts as open until it says otherwise. Wake has the
 // door look at what is kept here.
@@ -81,6 +96,24 @@ func (n *Neighbours) open(name string) (done func()) {
 		defer n.mu.Unlock()
 		n.doors[name].opening--
 	})
+}
+
+// undo notes what would have been taken back, for whatever came after it.
+func (n *Neighbours) undo(t trace) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := time.Now()
+	maps.DeleteFunc(n.undone, func(_ string, u undone) bool { return now.Sub(u.at) > undoneFor })
+	n.undone[string(t.wrote)] = undone{t.before, t.from, now}
+}
+
+// wasUndone is what a trace that wrote this would have been taken back to; not
+// ok: it stands, or was.
+func (n *Neighbours) wasUndone(wrote []byte) (u undone, ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	u, ok = n.undone[string(wrote)]
+	return u, ok
 }
 
 // level is the level of threat. Before it is known, it is the highest.

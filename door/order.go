@@ -47,6 +47,10 @@ type Order struct {
 // record says so, too, and why.
 var ErrRefused = errors.New("the door refused the order")
 
+// aliveWithin is how long a door may take to notice that it is given an order: what
+// waits behind it is not to wait for one that hangs.
+const aliveWithin = 2 * time.Second
+
 const (
 	done        = "done"
 	maxThreats  = "a lockdown holds"
@@ -58,8 +62,15 @@ const (
 // ErrRefused. After any other error nothing was done, but that a door which was to
 // be disabled is, and a level of threat that was to rise did, until a restart.
 func (d *Door) Order(ctx context.Context, o Order) error {
-	if err := d.Alive(ctx); err != nil { // or it would be recorded, and not done
-		return err
+	switch o.Action {
+	case SetThreat, ResetPassback, ResetOccupancy: // of all doors, also where this one hangs
+	default:
+		// Or it would be recorded, and not done.
+		soon, cancel := context.WithTimeout(ctx, aliveWithin)
+		defer cancel()
+		if err := d.Alive(soon); err != nil {
+			return err
+		}
 	}
 	switch o.Action {
 	case UnlockOnce:
@@ -142,6 +153,7 @@ func (d *Door) orderUnlock(ctx context.Context, o Order) error {
 	at := time.Now()
 	heard := func() {}
 	seq, err := d.recordOrder(ctx, o, visitorlog.Data{}, func(*visitorlog.Tx) (string, error) {
+		heard() // of what was written before, and did not last
 		site := d.site()
 		switch {
 		case d.lockdown.Load() || d.cfg.Neighbours.level() == access.MaxThreat:
@@ -158,15 +170,22 @@ func (d *Door) orderUnlock(ctx context.Context, o Order) error {
 		heard()
 		return err
 	}
-	return d.ask(ctx, func(l *loop) {
-		l.step(UnlockOrdered{
-			// Whoever gave the order may see what stands in the way; the threat below
-			// the highest does not.
-			Grant:   &Grant{Sequence: seq, Durable: true, Direction: access.In, Clearance: access.MaxThreat - 1, At: at},
-			TooLate: time.Since(at) > Patience,
-		})
+	// Whoever gave the order may see what stands in the way; the threat below the
+	// highest does not.
+	g := &Grant{Sequence: seq, Durable: true, Direction: access.In, Clearance: access.MaxThreat - 1, At: at}
+	err = d.ask(ctx, func(l *loop) {
+		l.step(UnlockOrdered{Grant: g, TooLate: time.Since(at) > Patience})
 		heard()
 	})
+	if err != nil { // the record says that it was done
+		heard()
+		wall, _ := d.cfg.Clock.Now()
+		d.records.add(&pending{at: time.Now(), wall: wall, cause: g, draft: visitorlog.Draft{
+			Type: visitorlog.OperatorAction,
+			Data: visitorlog.Data{Door: d.cfg.Name, Detail: "the door stayed locked: it did not answer in time"},
+		}})
+	}
+	return err
 }
 
 // orderThreat raises the level at once, and lowers it when that is recorded.

@@ -1,6 +1,7 @@
 package door
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -216,6 +217,38 @@ func TestADoorShowsWhichOneItIs(t *testing.T) {
 		v.expect("show identify")
 		time.Sleep(IdentifyFor)
 		v.expect("show idle")
+	})
+}
+
+// TestADoorThatHangsDelaysNoLockdown: what is of the whole controller is any door's
+// to record, and what is of the door that hangs fails soon and leaves no record.
+func TestADoorThatHangsDelaysNoLockdown(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		b := newBuilding(t)
+		front, back := b.door(access.Door{Name: "front"}, nil), b.door(access.Door{Name: "back"}, nil)
+		back.swipe(bobsCard)
+		synctest.Wait()
+		hang, began := make(chan struct{}), time.Now()
+		front.door.work <- func(*loop) { <-hang }
+		o := order(SetThreat)
+		if o.Threat = access.MaxThreat; b.ordered(front, o) != nil || time.Since(began) > 0 {
+			t.Errorf("it took %v", time.Since(began))
+		}
+		if synctest.Wait(); !back.strike.locked() {
+			t.Error("the other door stays unlocked")
+		}
+		before := len(b.commands())
+		if err := front.door.Order(t.Context(), order(UnlockOnce)); err == nil || errors.Is(err, ErrRefused) || time.Since(began) > aliveWithin {
+			t.Errorf("to a door that hangs: %v after %v", err, time.Since(began))
+		}
+		if got := len(b.commands()); got != before {
+			t.Errorf("%d orders recorded of a door that hangs", got-before)
+		}
+		close(hang)
+		front.swipe(adasCard)
+		if synctest.Wait(); !front.strike.locked() {
+			t.Error("the door that hung heard of no lockdown")
+		}
 	})
 }
 
@@ -516,6 +549,159 @@ func TestADoorIsFreeOnlyOnceASupervisorIsIn(t *testing.T) {
 		time.Sleep(time.Minute)
 		if synctest.Wait(); !v.strike.locked() {
 			t.Error("the next day it is free by itself")
+		}
+	})
+}
+
+func TestARecordThatIsWrittenAgainOpensOnce(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		b := newBuilding(t)
+		outer := b.door(access.Door{Name: "outer"}, codeOrBadge)
+		inner := b.door(access.Door{Name: "inner", Interlock: []string{"outer", "hatch"}}, nil)
+		hatch := b.door(access.Door{Name: "hatch", Free: office(t)}, nil)
+		sleepUntil(20)
+		shut := func(after string) {
+			t.Helper()
+			if got := b.neighbours.inTheWay([]string{"outer", "inner", "hatch"}); got != "" {
+				t.Errorf("after %s: door %q is never shut again", after, got)
+			}
+		}
+		shut("the start")
+		b.book.stumble(true)
+		outer.comes(outer.in, adasCard)
+		shut("a grant")
+		outer.comes(outer.in, evesCard)
+		shut("a grant of who may break the glass")
+		if err := b.ordered(inner, order(UnlockOnce)); err != nil {
+			t.Error(err)
+		}
+		inner.passes()
+		shut("an order")
+		digits := []byte("7654321")
+		o := order(GiveCode)
+		o.Person, o.Code = "via", CodeIndex(b.secrets, "outer", digits)
+		if err := b.ordered(outer, o); err != nil {
+			t.Error(err)
+		}
+		b.journal.take()
+		outer.types(string(digits) + "#")
+		outer.passes()
+		b.answered("granted via granted")
+		shut("a code")
+		sleepUntil(9)
+		time.Sleep(lookFor)
+		if synctest.Wait(); hatch.strike.locked() {
+			t.Error("it is not free")
+		}
+		sleepUntil(19)
+		shut("free access")
+	})
+}
+
+func TestAnOrderThatTheDoorDoesNotHearHoldsNoOtherDoor(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		b := newBuilding(t)
+		outer := b.door(access.Door{Name: "outer"}, nil)
+		b.door(access.Door{Name: "inner", Interlock: []string{"outer"}}, nil)
+		hangs, busy := make(chan struct{}), make(chan struct{})
+		b.book.hang(hangs)
+		ctx, cancel := context.WithCancel(t.Context())
+		failed := make(chan error)
+		go func() { failed <- outer.door.Order(ctx, order(UnlockOnce)) }()
+		synctest.Wait() // it waits for its record
+		go outer.door.post(t.Context(), func(*loop) { <-busy })
+		synctest.Wait()
+		b.book.hang(nil)
+		close(hangs)
+		synctest.Wait()
+		cancel()
+		if err := <-failed; err == nil || errors.Is(err, ErrRefused) {
+			t.Errorf("error %v", err)
+		}
+		close(busy)
+		synctest.Wait()
+		if !outer.strike.locked() {
+			t.Error("it opened")
+		}
+		if got := b.neighbours.inTheWay([]string{"outer"}); got != "" {
+			t.Errorf("door %q is never shut again", got)
+		}
+		if got := b.newest(visitorlog.OperatorAction); !strings.Contains(got.Detail, "stayed locked") || got.Cause == nil {
+			t.Errorf("data %+v", got)
+		}
+	})
+}
+
+func TestADoorWhoseStrikeFailsIsNotShut(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		b := newBuilding(t)
+		outer := b.door(access.Door{Name: "outer"}, nil)
+		inner := b.door(access.Door{Name: "inner", Interlock: []string{"outer"}}, nil)
+		outer.swipe(adasCard)
+		synctest.Wait()
+		outer.strike.fail(errors.New("stuck"))
+		time.Sleep(time.Minute)
+		inner.comes(inner.in, bobsCard)
+		b.answered("granted ada granted", "denied bob interlock")
+		outer.strike.fail(nil)
+		time.Sleep(time.Minute)
+		inner.comes(inner.in, bobsCard)
+		b.answered("granted bob granted")
+	})
+}
+
+func TestAPartThatFailsEndsFreeAccessUntilItIsWell(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		b := newBuilding(t)
+		v := b.door(access.Door{Free: office(t)}, nil)
+		sleepUntil(9)
+		v.in <- "a bug" // the driver panics
+		time.Sleep(panicOver / 2)
+		if synctest.Wait(); !v.strike.locked() {
+			t.Error("it is free though a part of it failed")
+		}
+		time.Sleep(panicOver)
+		if synctest.Wait(); v.strike.locked() {
+			t.Error("it is not free though all is well")
+		}
+		if got := b.freedoms(); len(got) != 3 {
+			t.Errorf("records %q", got)
+		}
+	})
+}
+
+// TestFreeAccessBeginsOnlyAfterTheRecordOfItsEnd lets the disk come back at every
+// moment between two attempts to write.
+func TestFreeAccessBeginsOnlyAfterTheRecordOfItsEnd(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		b := newBuilding(t)
+		v := b.door(access.Door{Free: office(t)}, nil)
+		sleepUntil(9)
+		for i := range 40 {
+			b.book.fail(errDisk)
+			v.lockdown.set(true)
+			time.Sleep(20 * time.Second)
+			v.lockdown.set(false)
+			time.Sleep(20*time.Second + time.Duration(i)*lookFor/40)
+			b.book.fail(nil)
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if b.state(freeStates+"vault") == nil || v.strike.locked() {
+				t.Fatalf("%d: locked: %v, records %q", i, v.strike.locked(), b.freedoms())
+			}
+		}
+	})
+}
+
+func TestANewPolicyIsHeardOfWhereNothingWasAskedBefore(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		b := newBuilding(t)
+		v := b.door(access.Door{}, nil, func(v *vault) { v.list.site = nil })
+		sleepUntil(9)
+		v.list.asks(&access.Door{Free: office(t)})
+		time.Sleep(lookFor)
+		if synctest.Wait(); v.strike.locked() {
+			t.Error("it is not free")
 		}
 	})
 }

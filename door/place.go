@@ -290,8 +290,8 @@ type trace struct {
 // leave keeps where a grant leads somebody, and what it uses up.
 func (d *Door) leave(tx *visitorlog.Tx, p *presented) error {
 	site, e := d.site(), p.entry
-	if e.Code != nil && p.given.Has(access.OneTimeCode) {
-		what := usedCode + e.Code.ID
+	if p.code != "" && p.given.Has(access.OneTimeCode) { // though a badge may have opened
+		what := usedCode + p.code
 		p.used = append(p.used, what)
 		if err := tx.Set(usedStates+what, []byte{1}); err != nil {
 			return err
@@ -336,14 +336,19 @@ func (t *trace) set(tx *visitorlog.Tx) error {
 	return tx.Set(t.key, t.wrote)
 }
 
-// takeBack takes traces back, unless something else has come after them.
-func takeBack(tx *visitorlog.Tx, traces []trace) error {
+// takeBack takes traces back. Where something else has come after one, that does
+// not come back to it either, should it be taken back too.
+func (n *Neighbours) takeBack(tx *visitorlog.Tx, traces []trace) error {
 	for _, t := range traces {
 		now, err := tx.Get(t.key)
 		if err != nil {
 			return err
 		}
+		if u, ok := n.wasUndone(t.before); ok {
+			t.before, t.from = u.before, u.from
+		}
 		if len(now) == 0 || !bytes.Equal(now, t.wrote) {
+			n.undo(t)
 			continue
 		}
 		t.from, t.to, t.wrote = t.to, t.from, t.before
@@ -457,9 +462,9 @@ func NotUsed(get func(key string) ([]byte, error), s Secrets, used []string) (le
 				left = append(left, what)
 			}
 		case strings.HasPrefix(what, usedTOTP):
-			name, digits, ok := strings.Cut(strings.TrimPrefix(what, usedTOTP), ":")
+			name, digits, _ := strings.Cut(strings.TrimPrefix(what, usedTOTP), ":")
 			step, err := strconv.ParseUint(digits, 10, 64)
-			if !ok || err != nil {
+			if len(name) != 16 || err != nil { // or it would never become known
 				continue
 			}
 			b, err := get(totpStates + name)

@@ -512,3 +512,48 @@ func TestOccupancyIsReadAsItIsWritten(t *testing.T) {
 		}
 	}
 }
+
+func TestASupervisorWhoBadgesTwiceAndStaysOutsideBeginsNothing(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		b := newBuilding(t)
+		supervised := func(v *vault) {
+			v.list.entries[adasCard].Supervisor, v.list.entries[evesCard].Supervisor = true, true
+		}
+		v := b.door(access.Door{FirstPerson: true}, nil, supervised)
+		v.swipe(adasCard)
+		time.Sleep(2 * time.Second)
+		v.swipe(adasCard)
+		time.Sleep(2 * time.Second)
+		v.swipe(evesCard) // another one, who does not go in either
+		time.Sleep(time.Minute)
+		b.answered("granted ada granted", "granted ada granted", "granted eve granted")
+		v.comes(v.in, bobsCard)
+		b.answered("denied bob first_person")
+		v.swipe(adasCard)
+		time.Sleep(2 * time.Second)
+		v.comes(v.in, adasCard)
+		v.comes(v.in, bobsCard)
+		b.answered("granted ada granted", "granted ada granted", "granted bob granted")
+	})
+}
+
+func TestWhoGoesThroughNeitherOfTwoDoorsIsInNeitherArea(t *testing.T) {
+	onBench(t, func(t *testing.T) {
+		b := newBuilding(t)
+		shed := &access.Area{Name: "shed", Passback: access.PassbackHard}
+		front := b.door(access.Door{Name: "front", Into: hall(access.PassbackHard)}, nil)
+		back := b.door(access.Door{Name: "back", Into: shed}, nil)
+		front.swipe(adasCard)
+		time.Sleep(2 * time.Second)
+		back.swipe(adasCard)
+		time.Sleep(time.Minute)
+		if hall, shed := b.state(OccupancyStates+"hall"), b.state(OccupancyStates+"shed"); hall != nil || shed != nil {
+			t.Errorf("%q are in the hall, %q in the shed", hall, shed)
+		}
+		front.comes(front.in, adasCard)
+		b.answered("granted ada granted", "granted ada granted", "granted ada granted")
+		if hall := b.state(OccupancyStates + "hall"); string(hall) != "1" {
+			t.Errorf("%q are in the hall", hall)
+		}
+	})
+}

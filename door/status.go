@@ -108,7 +108,7 @@ func (d *Door) Status() Status {
 // publish makes the loop's state the door's status.
 func (l *loop) publish() {
 	state := l.m.State()
-	l.cfg.Neighbours.tell(l.cfg.Name, state.Locked && (state.Contact == DoorClosed || state.Contact == NoContact))
+	l.cfg.Neighbours.tell(l.cfg.Name, state.Locked && l.strikeOK && (state.Contact == DoorClosed || state.Contact == NoContact))
 	l.awaits()
 	s := &Status{
 		Door: l.cfg.Name, Locked: state.Locked, Contact: state.Contact,

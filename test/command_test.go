@@ -15,6 +15,9 @@ import (
 )
 
 const commandPolicy = `
+[doors.b]
+rules = [{ schedule = "always", any_of = ["badge", "code"] }]
+
 [[people]]
 person = "p-1"
 kind = "staff"
@@ -74,6 +77,37 @@ func TestACommandMovesTheStrikeOnceAndALockdownOutlivesARestart(t *testing.T) {
 	if got := command(t, s, "unlock", "--controller", "north-1", "--door", "nowhere"); got[0].Outcome != "refused" || !strings.Contains(got[0].Detail, "nowhere") {
 		t.Errorf("a door that is not there: %+v", got)
 	}
+	// The CRM's policy key was seen here, though the site governs.
+	if _, err := os.Stat(filepath.Join(c.Data, "policy-authority.json")); err != nil {
+		t.Errorf("what certifies the policy key is not kept: %v", err)
+	}
+
+	// A guard's code opens once.
+	given := command(t, s, "guard-code", "--controller", "north-1", "--door", "b", "--person", "p-2007", "--host", "p-1")
+	if len(given) != 1 || given[0].Outcome != "done" || len(given[0].Code) != 6 {
+		t.Fatalf("guard's code: %+v", given)
+	}
+	typed := func() {
+		if err := c.Wires.Type("b-in", given[0].Code+"#"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rig.Eventually(t, "both doors are locked again", c.Locked)
+	typed()
+	rig.Eventually(t, "the guard's code opens the door", func() bool { return len(c.Unlocks()) == 3 })
+	typed()
+	rig.Eventually(t, "the code is used up", func() bool {
+		for _, r := range c.Own() {
+			if r.Type == "gatehouse.decision.denied" && r.Data.Reason == "code_used" {
+				return true
+			}
+		}
+		return false
+	})
+	if n := len(c.Unlocks()); n != 3 {
+		t.Errorf("the door was unlocked %d times, want 3", n)
+	}
+
 	if got := command(t, s, "lockdown", "--all"); len(got) != 1 || got[0].Outcome != "done" {
 		t.Fatalf("lockdown: %+v", got)
 	}

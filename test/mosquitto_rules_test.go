@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/sync/broker"
+	"github.com/gatehouse-acs/gatehouse/sync/wire"
 	"github.com/gatehouse-acs/gatehouse/test/mosquitto"
 )
 
@@ -119,10 +120,17 @@ func onBothBrokers(t *testing.T, test func(*testing.T, *brokerUnderTest)) {
 
 const crm = "gatehouse-crm"
 
-var (
-	upKinds   = []string{"up/records", "up/state", "up/fetch"}
-	downKinds = []string{"down/receipt", "down/manifest", "down/chunk", "down/delta", "down/command"}
-)
+// upKinds are the topics that a controller writes, and downKinds those of the CRM.
+var upKinds, downKinds = func() (up, down []string) {
+	for _, k := range wire.Kinds() {
+		if k.Up() {
+			up = append(up, string(k))
+		} else {
+			down = append(down, string(k))
+		}
+	}
+	return up, down
+}()
 
 // site is a CRM and two controllers, all connected, each hearing what is meant
 // for it; and a third controller that only gives the mark up to which the

@@ -53,6 +53,8 @@ func TestABadgeBecomesACountersignedRecord(t *testing.T) {
 		"granted, badge and fingerprint", "granted, badge and iris", "denied: factor mismatch", "denied: factor missing", "denied: factor unavailable",
 		"duress", "broken: ", "works again", "was added at the CRM", "has left, and every door says that it knows",
 		"a lockdown was ordered at the CRM", "denied: lockdown", "the lockdown was ended at the CRM",
+		"a visit was planned at the CRM", "denied: escort missing", "granted, with Ada Lovelace", "together with p-1001, escort", "look at the cooling",
+		"a code opens once",
 	} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("the story does not tell %q:\n%s", want, stdout)

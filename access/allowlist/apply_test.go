@@ -561,6 +561,9 @@ func TestAnUpdateThatCannotBeRecordedIsServedLater(t *testing.T) {
 	if err := src.Apply(t.Context(), u); err == nil {
 		t.Fatal("the delta was applied once more, and recorded")
 	}
+	src.Confirm(1, time.Now().Add(time.Hour), time.Time{})
+	src.keepConfirmed(0)
+	wantReason(t, src, access.ReasonGranted) // its rows are not seen with the policy of the former version
 	full = false
 	src.look(t.Context(), true)
 	wantReason(t, src, access.ReasonRevoked)

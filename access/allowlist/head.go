@@ -204,6 +204,9 @@ func (s *Source) keep(step time.Duration) (err error) {
 	if l == nil || !l.live || at.Sub(l.confirmed) <= step {
 		return nil
 	}
+	if s.serving == (fileID{}) {
+		return nil // the file has a version that is not served yet: l is not to see its rows
+	}
 	l.confirmed = at // also where it fails: not every second again
 	b, err := json.Marshal(confirmation{l.Version(), at.UTC()})
 	if err != nil {

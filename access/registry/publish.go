@@ -22,6 +22,10 @@ import (
 // before it. Everything has to be published anew.
 var ErrForgotten = errors.New("what was changed since then is not known any more")
 
+// ErrNoDoors is that the registry has no door of a controller. It is an ErrNotFound;
+// another one is no reason to tell a controller that it has no doors any more.
+var ErrNoDoors = fmt.Errorf("%w", ErrNotFound)
+
 // Changes is the number of the audit's last line by which anything was changed.
 // Where it is above the head that Publish gave, there is something to publish. It
 // is cheap, and sees the changes of other processes.
@@ -139,7 +143,7 @@ func (p *publication) readRights() error {
 	}
 	here := l.at(p.controller)
 	if len(here.doors) == 0 {
-		return fmt.Errorf("controller %s is %w: there are doors of %s", fields.Quote(p.controller), ErrNotFound,
+		return fmt.Errorf("controller %s is %w: there are doors of %s", fields.Quote(p.controller), ErrNoDoors,
 			cmp.Or(strings.Join(l.controllers, ", "), "none"))
 	}
 	p.doors, p.rights = here.doors, here.rights

@@ -335,6 +335,7 @@ p-2 "" nothing: lost card 4713`; got != want {
 	}
 	_, _, err = s.Publish(ctx, "west-1", 0, nil)
 	wantIs(t, err, ErrNotFound)
+	wantIs(t, err, ErrNoDoors)
 }
 
 func TestALookOfAnExportIsNoChange(t *testing.T) {

@@ -16,16 +16,13 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/url"
-	"os"
 	"time"
 
 	"github.com/mattn/go-sqlite3"
-	"github.com/pressly/goose/v3"
 
 	"github.com/gatehouse-acs/gatehouse/badge"
 	"github.com/gatehouse-acs/gatehouse/internal/fields"
+	"github.com/gatehouse-acs/gatehouse/internal/sqlite"
 )
 
 //go:embed migrations/*.sql
@@ -96,26 +93,15 @@ type Registry struct {
 	touched int     // mostTouched
 	now     layouts // as doors and groups are
 	before  layouts // and as they were when a publication was made last
-	w       *sql.DB // one connection, immediate transactions
-	r       *sql.DB // readers; they see what is committed
+	db      *sqlite.DB
+	w       *sql.DB // db.W
+	r       *sql.DB // db.R
 }
 
 // Open opens the registry at path and creates or migrates it. It fails with
 // ErrKey where it was sealed with another key. The file must not be readable by
 // others.
 func Open(ctx context.Context, path string, o Options) (*Registry, error) {
-	// Made by us first, so that nobody else can ever read it.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open the registry: %w", err)
-	}
-	info, err := f.Stat()
-	if err := errors.Join(err, f.Close()); err != nil {
-		return nil, fmt.Errorf("open the registry: %w", err)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("registry %q can be read by others (mode %#o): chmod 600 it", path, mode)
-	}
 	r := &Registry{o: o, touched: mostTouched}
 	r.People.r, r.Credentials.r, r.Groups.r, r.Schedules.r = r, r, r, r
 	r.Holidays.r, r.Areas.r, r.Doors.r, r.Visits.r, r.Codes.r = r, r, r, r, r
@@ -126,36 +112,10 @@ func Open(ctx context.Context, path string, o Options) (*Registry, error) {
 }
 
 func (r *Registry) open(ctx context.Context, path string) (err error) {
-	// The pragmas stand in the DSN since each pooled connection needs them.
-	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() +
-		"?mode=rw&_journal_mode=WAL&_synchronous=FULL&_busy_timeout=10000&_foreign_keys=on&_secure_delete=on&_stmt_cache_size=32"
-	if r.w, err = sql.Open("sqlite3", dsn+"&_txlock=immediate"); err != nil {
+	if r.db, err = sqlite.Open(ctx, path, migrations, 4); err != nil {
 		return err
 	}
-	r.w.SetMaxOpenConns(1)
-	if r.r, err = sql.Open("sqlite3", dsn+"&_query_only=true"); err != nil {
-		return err
-	}
-	r.r.SetMaxOpenConns(4)
-	sub, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, r.w, sub)
-	if err != nil {
-		return err
-	}
-	// Only a file that is new or old is written to: others may be reading this one
-	// while a long import goes on.
-	pending, err := p.HasPending(ctx)
-	if err != nil {
-		return err
-	}
-	if pending {
-		if _, err := p.Up(ctx); err != nil {
-			return err
-		}
-	}
+	r.w, r.r = r.db.W, r.db.R
 	err = r.checkKey(ctx)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = r.makeTheirs(ctx)
@@ -168,13 +128,10 @@ func (r *Registry) open(ctx context.Context, path string) (err error) {
 
 // Close closes the registry.
 func (r *Registry) Close() error {
-	var errs []error
-	for _, db := range []*sql.DB{r.r, r.w} {
-		if db != nil {
-			errs = append(errs, db.Close())
-		}
+	if r.db == nil {
+		return nil
 	}
-	return errors.Join(errs...)
+	return r.db.Close()
 }
 
 const keyCheck = "gatehouse registry"

@@ -281,7 +281,7 @@ func TestTheFileHoldsNoNumberNoPINAndNoName(t *testing.T) {
 	must(s.CheckIn(ctx, by, "visit-1", 0, arrival("b-1")))(t)
 	for _, name := range must(filepath.Glob(s.path + "*"))(t) {
 		raw := must(os.ReadFile(name))(t)
-		for _, secret := range []string{"Lovelace", "Vera", "Acme", "4711", "271828", "passport", "replace a disk"} {
+		for _, secret := range []string{"Lovelace", "Vera", "Acme", ":4711", "271828", "passport", "replace a disk"} {
 			if bytes.Contains(raw, []byte(secret)) {
 				t.Errorf("%s holds %q in clear", filepath.Base(name), secret)
 			}

@@ -16,17 +16,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"net/url"
-	"os"
 	"sync"
 	"time"
 
-	_ "github.com/mattn/go-sqlite3" // the driver "sqlite3"
-	"github.com/pressly/goose/v3"
-
 	"github.com/gatehouse-acs/gatehouse/biometric"
+	"github.com/gatehouse-acs/gatehouse/internal/sqlite"
 )
 
 //go:embed migrations/*.sql
@@ -66,8 +61,9 @@ var (
 // several goroutines.
 type Store struct {
 	keys Keys
-	w    *sql.DB // one connection, immediate transactions
-	r    *sql.DB // readers; they see what is committed
+	db   *sqlite.DB
+	w    *sql.DB // db.W
+	r    *sql.DB // db.R
 
 	mu      sync.RWMutex
 	serials map[string]string // of the scanners, by name
@@ -77,47 +73,21 @@ type Store struct {
 // ErrShared where others can read it, and with ErrDamaged where it cannot be
 // read or was sealed with another key.
 func Open(ctx context.Context, path string, keys Keys) (*Store, error) {
-	// Made by us first, so that nobody else can ever read it.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open the enrolments: %w", err)
-	}
-	info, err := f.Stat()
-	if err := errors.Join(err, f.Close()); err != nil {
-		return nil, fmt.Errorf("open the enrolments: %w", err)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("%w: %q has mode %#o: run chmod 600 on it", ErrShared, path, mode)
-	}
 	s := &Store{keys: keys}
-	if err := s.open(ctx, path); err != nil {
+	switch err := s.open(ctx, path); {
+	case errors.Is(err, sqlite.ErrShared):
+		return nil, fmt.Errorf("%w: %w", ErrShared, err)
+	case err != nil:
 		return nil, errors.Join(fmt.Errorf("%w: %q: %w: restore it, or move it away and enrol again", ErrDamaged, path, err), s.Close())
 	}
 	return s, nil
 }
 
 func (s *Store) open(ctx context.Context, path string) (err error) {
-	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() +
-		"?mode=rw&_journal_mode=WAL&_synchronous=FULL&_busy_timeout=10000&_secure_delete=on&_stmt_cache_size=16"
-	if s.w, err = sql.Open("sqlite3", dsn+"&_txlock=immediate"); err != nil {
+	if s.db, err = sqlite.Open(ctx, path, migrations, 2); err != nil {
 		return err
 	}
-	s.w.SetMaxOpenConns(1)
-	if s.r, err = sql.Open("sqlite3", dsn+"&_query_only=true"); err != nil {
-		return err
-	}
-	s.r.SetMaxOpenConns(2)
-	sub, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, s.w, sub)
-	if err != nil {
-		return err
-	}
-	if _, err := p.Up(ctx); err != nil {
-		return err
-	}
+	s.w, s.r = s.db.W, s.db.R
 	var verdict string
 	if err := s.r.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&verdict); err != nil {
 		return err
@@ -146,13 +116,10 @@ func (s *Store) open(ctx context.Context, path string) (err error) {
 
 // Close closes the file.
 func (s *Store) Close() error {
-	var errs []error
-	for _, db := range []*sql.DB{s.r, s.w} {
-		if db != nil {
-			errs = append(errs, db.Close())
-		}
+	if s.db == nil {
+		return nil
 	}
-	return errors.Join(errs...)
+	return s.db.Close()
 }
 
 func (s *Store) readSerials(ctx context.Context) (map[string]string, error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"text/tabwriter"
@@ -16,6 +17,7 @@ import (
 	"github.com/gatehouse-acs/gatehouse/internal/cli"
 	"github.com/gatehouse-acs/gatehouse/internal/control"
 	"github.com/gatehouse-acs/gatehouse/sync/wire"
+	"github.com/gatehouse-acs/gatehouse/visitorlog/central"
 	"github.com/spf13/cobra"
 )
 
@@ -204,6 +206,16 @@ func (o *order) targets(ctx context.Context) (list []target, err error) {
 		if err = errors.Join(err, reg.Close()); err != nil {
 			return nil, err
 		}
+		// Nobody waits for those that are not there before a lockdown reaches the rest.
+		slices.SortStableFunc(all, func(a, b central.Controller) int {
+			switch {
+			case a.Online == b.Online:
+				return 0
+			case a.Online:
+				return -1
+			}
+			return 1
+		})
 		for _, c := range all {
 			if c.Revoked.IsZero() {
 				names = append(names, c.Name)

@@ -57,7 +57,7 @@ func readAuthority(data string, now time.Time) (*publisher.Authority, error) {
 // be nil, sets what only the daemon needs.
 func openPublisher(ctx context.Context, data string, r *registry.Registry, controllers func(context.Context) ([]central.Controller, error), change func(*publisher.Options)) (*publisher.Publisher, error) {
 	o := publisher.Options{
-		Dir: data, Registry: r, Unknown: registry.ErrNotFound, Forgotten: registry.ErrForgotten,
+		Dir: data, Registry: r, Unknown: registry.ErrNoDoors, Forgotten: registry.ErrForgotten,
 		Authority: authority(data),
 		Controllers: func(ctx context.Context) ([]string, error) {
 			all, err := controllers(ctx)

@@ -49,25 +49,25 @@ func (s *site) enrolPeople(ctx context.Context) error {
 	if err := s.revoke(ctx, who); err != nil {
 		return err
 	}
-	for _, at := range []struct{ door, parts string }{
-		{roomC, string(usualFinger)},
-		{roomD, string(usualEye)},
-	} {
-		began := time.Now()
-		if err := s.enrolAt(ctx, at.door, who, at.parts); err != nil {
-			return fmt.Errorf("enrolling %s at %s: %w", who, at.door, err)
+	at := func(door string, part biometric.Part) func(context.Context) error {
+		return func(ctx context.Context) error {
+			began := time.Now()
+			if err := s.enrolAt(ctx, door, who, part); err != nil {
+				return fmt.Errorf("enrolling %s at %s: %w", who, door, err)
+			}
+			s.screen.note("%s is enrolled at %s, and a second operator approved it: %.1f s", who, door, time.Since(began).Seconds())
+			return nil
 		}
-		s.screen.note("%s is enrolled at %s, and a second operator approved it: %.1f s", who, at.door, time.Since(began).Seconds())
 	}
-	return nil
+	return together(ctx, at(roomC, usualFinger), at(roomD, usualEye)) // both at once, so that nobody has to wait
 }
 
 // enrolAt enrols somebody at a door, in more than one session if need be: one
 // that fails leaves nothing behind. A controller that has just started is still
 // busy with looking what its scanners keep.
-func (s *site) enrolAt(ctx context.Context, door string, who person, parts string) error {
+func (s *site) enrolAt(ctx context.Context, door string, who person, part biometric.Part) error {
 	for began, failed := time.Now(), 0; ; {
-		err := s.enrol(ctx, door, who, parts)
+		err := s.enrol(ctx, door, who, part)
 		if err == nil {
 			return nil
 		}
@@ -104,14 +104,14 @@ func (mute) Ask(string, []string)      {}
 func (mute) Progress(string, int, int) {}
 
 // enrol enrols somebody at a door.
-func (s *site) enrol(ctx context.Context, door string, who person, parts string) error {
+func (s *site) enrol(ctx context.Context, door string, who person, part biometric.Part) error {
 	ctx, over := context.WithTimeoutCause(ctx, enrolWithin, fmt.Errorf("it takes longer than %v", enrolWithin))
 	defer over()
 	ctx, cancel := context.WithCancelCause(ctx)
-	p := &desk{site: s, ctx: ctx, fail: cancel, room: door[len(door)-1:], who: who, parts: parts, answers: make(chan string, 1), answered: func() {}}
+	p := &desk{site: s, ctx: ctx, fail: cancel, room: door[len(door)-1:], who: who, part: part, answers: make(chan string, 1), answered: func() {}}
 	defer p.hands.Wait()
 	defer cancel(nil)
-	defer s.sensors.away()
+	defer s.sensors.away(part.Modality())
 	err := s.ask(ctx, p, p.answers, "enroll", map[string]string{
 		"door": door, "side": string(access.In), "person": who.id, "notice": notice,
 	})
@@ -131,7 +131,7 @@ type desk struct {
 	fail    context.CancelCauseFunc
 	room    string // c or d
 	who     person
-	parts   string // to be taken
+	part    biometric.Part // to be taken
 	answers chan string
 	said    []string // to them
 
@@ -157,8 +157,8 @@ func (p *desk) Say(text string) {
 		{"put it on the sensor", func() { p.give(text) }},
 		{"look into the scanner", func() { p.give(text) }},
 		{"Now to try it", func() { p.anew(text) }},
-		{"lift it", p.sensors.away},
-		{"is recognised", p.sensors.away},
+		{"lift it", p.away},
+		{"is recognised", p.away},
 	} {
 		if strings.Contains(text, cue.text) {
 			cue.do()
@@ -175,7 +175,7 @@ func (p *desk) Ask(text string, choices []string) {
 	case slices.Contains(choices, "agreed"):
 		p.answers <- "agreed"
 	case strings.Contains(text, "which are to be taken?"):
-		p.answers <- p.parts
+		p.answers <- string(p.part)
 	case strings.Contains(text, "only under a threat?"):
 		p.answers <- string(forcedBy)
 	default:
@@ -204,9 +204,12 @@ func (p *desk) card(key byte) {
 	})
 }
 
+// away takes the finger or the eye away.
+func (p *desk) away() { p.sensors.away(p.part.Modality()) }
+
 // anew takes the finger or the eye away, and gives it again.
 func (p *desk) anew(text string) {
-	p.sensors.away()
+	p.away()
 	p.give(text)
 }
 

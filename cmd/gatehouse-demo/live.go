@@ -18,6 +18,7 @@ var errQuit = errors.New("quit")
 
 const help = `keys: 1 to 9 a card at server-room-a · f force a door · h hold one open
       x request to exit · l lockdown on and off · n cut and mend the network
+      at the CRM: + somebody is hired, and leaves · v a visit is planned: a one-time code at server-room-b, and an escort
       at server-room-c a badge and: b the right finger · w a wrong one · o none · t the one of somebody who is threatened
       at server-room-d: i badge and eye · p the reader's power off and on · ? this help · q end`
 
@@ -96,6 +97,10 @@ func (k *hands) press(ctx context.Context, key byte) error {
 		return k.prove(ctx, "c-in", map[byte]biometric.Part{'b': usualFinger, 'w': wrongFinger, 't': forcedBy}[key])
 	case 'i':
 		return k.prove(ctx, eyeReader, usualEye)
+	case newcomer.key:
+		return k.scene(ctx, k.turnover)
+	case 'v':
+		return k.scene(ctx, k.escorted)
 	case 'p':
 		k.dark = !k.dark
 		k.sensors.eye.Power(!k.dark)
@@ -106,6 +111,27 @@ func (k *hands) press(ctx context.Context, key byte) error {
 		}
 	}
 	return nil
+}
+
+// scene plays a scene of the story. What people did just before may make it come
+// out otherwise.
+func (k *hands) scene(ctx context.Context, play func(context.Context) error) error {
+	if k.cut || k.lockdown {
+		k.screen.note("not while the network is cut, nor in a lockdown")
+		return nil
+	}
+	k.holding.Wait()
+	ctx, cancel := context.WithTimeout(ctx, sceneWithin)
+	defer cancel()
+	err := play(ctx)
+	if err != nil && ctx.Err() == nil {
+		k.screen.note("%v", err)
+		return nil
+	}
+	if errors.Is(ctx.Err(), context.Canceled) { // the demo is to end
+		return nil
+	}
+	return err
 }
 
 // chance lets somebody come to some door. Those with a right come more often.

@@ -189,6 +189,17 @@ func TestEveryKeyDoesWhatTheHelpSays(t *testing.T) {
 
 	p.sees(p.press("?"), `keys: 1 to 9`)
 
+	// The CRM governs who may enter.
+	mark = p.press("+")
+	p.sees(mark, `Frances Allen, staff was added at the CRM`)
+	p.sees(mark, `server-room-a a-in +Frances Allen, staff +\S*granted`)
+	p.sees(mark, `server-room-a a-in +Frances Allen, staff +\S*denied: revoked`)
+	mark = p.press("v")
+	p.sees(mark, `server-room-b b-in +Katherine Johnson, visitor +\S*denied: escort missing`)
+	p.sees(mark, `server-room-b b-in +Katherine Johnson, visitor +\S*granted, with Ada Lovelace`)
+	p.sees(mark, `together with p-1001, escort`)
+	p.sees(mark, `a code opens once`)
+
 	mark = p.press("f")
 	for tries := 0; !p.seen(mark, `server-room-b .*forced`, 5*time.Second); tries++ {
 		if tries == 5 {
@@ -240,6 +251,28 @@ func TestEveryKeyDoesWhatTheHelpSays(t *testing.T) {
 	p.sees(mark, `Ending\.`)
 	p.sees(mark, `differences 0`)
 	p.asBefore()
+}
+
+// A folder of an earlier version has another registry, and is not mended.
+func TestAFolderOfAnotherVersionIsRefusedWithWhatToDo(t *testing.T) {
+	t.Parallel()
+	for name, layout := range map[string]string{"none": "", "another": "1\n"} {
+		t.Run(name, func(t *testing.T) {
+			data := folder(t)
+			if err := os.Mkdir(filepath.Join(data, "crm"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if layout != "" {
+				if err := os.WriteFile(filepath.Join(data, "layout"), []byte(layout), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			said, err := exec.Command(filepath.Join(rig.Programs(t), "gatehouse-demo"), "--once", "--data", data).CombinedOutput()
+			if err == nil || !strings.Contains(string(said), "remove the folder") {
+				t.Errorf("%v, %s; want to be told to remove the folder", err, said)
+			}
+		})
+	}
 }
 
 // Also when records wait for the network. Then it goes on in the same folder.

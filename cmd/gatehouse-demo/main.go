@@ -28,10 +28,13 @@ func newRoot() *cobra.Command {
 readers, a fingerprint module, an iris scanner, nine people. Everything but the
 wires is real: keys, certificates, broker, enrolments, decisions, signed records,
 receipts. People come and go by themselves and by your keys; each is one line,
-from the badge to the CRM's receipt.
+from the badge to the CRM's receipt. Who may enter is governed at the CRM: there
+people are hired and leave, and visits are planned.
 
-With --once a story is played to its end, both logs are verified and compared,
-and the exit status is 1 if anything is not as it should be.
+With --once a story is played to its end: badges, fingers and eyes, somebody who is
+hired and leaves, a lockdown, a visitor with a one-time code and an escort, a forced
+door, a network that is cut. Then both logs are verified and compared, and the exit
+status is 1 if anything is not as it should be.
 
 gatehouse-demo reader and gatehouse-demo module are single devices without a site.`,
 		Example: "  gatehouse-demo\n  gatehouse-demo --once --data /tmp/demo",
@@ -41,7 +44,7 @@ gatehouse-demo reader and gatehouse-demo module are single devices without a sit
 			return run(cmd, data, once)
 		},
 	}
-	cmd.Flags().StringVar(&data, "data", "", "keep the files in this `folder`: FOLDER/door, FOLDER/crm (default: one that is removed at the end)")
+	cmd.Flags().StringVar(&data, "data", "", "keep the files in this `folder`, and go on with what is there: FOLDER/door, FOLDER/crm (default: one that is removed at the end)")
 	cmd.Flags().BoolVar(&once, "once", false, "play the story once, verify both logs, and end")
 	cmd.AddCommand(newReaderCmd(), newModuleCmd())
 	return cmd

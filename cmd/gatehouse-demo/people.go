@@ -51,8 +51,11 @@ var people = []person{
 	{key: '9', name: "somebody unknown", card: 9999},
 }
 
-// newcomer is somebody whom the story hires, and who leaves again.
+// newcomer is somebody who is hired, and who leaves again.
 var newcomer = person{key: '+', name: "Frances Allen", kind: "staff", group: inServerRooms}
+
+// guest is somebody who comes by a one-time code.
+var guest = person{name: "Katherine Johnson", kind: "visitor"}
 
 // byKey finds a person by the key that presents the card.
 func byKey(key byte) (person, bool) {
@@ -71,7 +74,7 @@ func byID(id string) (person, bool) {
 			return p, true
 		}
 	}
-	return newcomer, id != "" && id == newcomer.id
+	return person{}, false
 }
 
 func (p person) String() string {

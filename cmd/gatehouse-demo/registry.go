@@ -20,7 +20,11 @@ func (s *site) change(ctx context.Context, stdin string, args ...string) (string
 func (s *site) register(ctx context.Context) error {
 	commands := [][]string{{"areas", "add", "server-rooms"}}
 	for _, room := range []string{roomA, roomB, roomC, roomD} {
-		commands = append(commands, []string{"doors", "add", room, "--controller", controllerName, "--into", "server-rooms"})
+		add := []string{"doors", "add", room, "--controller", controllerName, "--into", "server-rooms"}
+		if room == roomB {
+			add = append(add, "--rule", "always=badge,code", "--together", companyWithin.String())
+		}
+		commands = append(commands, add)
 	}
 	commands = append(commands, append([]string{"schedules", "add", "later"}, later(time.Now().UTC())...),
 		[]string{"groups", "add", inServerRooms, "--right", "area:server-rooms@always"},
@@ -50,6 +54,7 @@ func (s *site) register(ctx context.Context) error {
 	}
 	now := time.Now().UTC()
 	for _, c := range [][]string{
+		{"people", "change", "p-1001", "--may-escort"},
 		{"people", "change", "p-1003", "--operator"},
 		{"people", "change", "p-1004", "--operator"},
 		{"visits", "add", "visit-1", "--visitor", visitor.id, "--organisation", "Bombe Cooling Ltd", "--host", "p-1001", "--authoriser", "p-1003", "--purpose", "replace a fan",

@@ -38,7 +38,7 @@ type sensors struct {
 	memory string
 
 	mu   sync.Mutex
-	left time.Time // when a finger or an eye was last taken away
+	left map[biometric.Modality]time.Time // when a finger or an eye was last taken away
 }
 
 // plugIn makes both and connects them.
@@ -51,6 +51,7 @@ func plugIn(memory string) (*sensors, error) {
 		finger: fingers.ZFM{Serial: "demo"}.New(),
 		eye:    pd.New(pd.Config{Baud: eyeBaud, Key: key, ScanTimeout: 4 * time.Second}),
 		memory: memory,
+		left:   make(map[biometric.Modality]time.Time),
 	}
 	if s.module, err = fingers.Plug(s.finger); err != nil {
 		return nil, err
@@ -95,7 +96,7 @@ func (s *sensors) unplug() {
 // away for a while: a sensor does not take what never left it for another.
 func (s *sensors) give(ctx context.Context, who person, part biometric.Part) error {
 	s.mu.Lock()
-	left := s.left
+	left := s.left[part.Modality()]
 	s.mu.Unlock()
 	if err := pause(ctx, lifted-time.Since(left)); err != nil {
 		return err
@@ -113,13 +114,16 @@ func (s *sensors) give(ctx context.Context, who person, part biometric.Part) err
 	return nil
 }
 
-// away takes fingers and eyes away again.
-func (s *sensors) away() {
+// away takes the finger or the eye away again.
+func (s *sensors) away(of biometric.Modality) {
 	s.mu.Lock()
-	s.left = time.Now()
+	s.left[of] = time.Now()
 	s.mu.Unlock()
-	s.finger.Lift()
-	s.eye.Hold(nil)
+	if of == biometric.Fingerprint {
+		s.finger.Lift()
+	} else {
+		s.eye.Hold(nil)
+	}
 }
 
 // cable is a pseudo-terminal.

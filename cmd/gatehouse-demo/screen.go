@@ -23,6 +23,7 @@ type event struct {
 	Decision  string
 	Reason    string
 	Person    string
+	With      string // whom a person passes together with
 	Passage   string
 	Factors   string
 	Event     string
@@ -44,7 +45,7 @@ func parseEvent(line []byte) (event, bool) {
 	return e, err == nil && e.Msg != ""
 }
 
-// swipe is a card at a reader, and what became of it.
+// swipe is a card or a code at a reader, and what became of it.
 type swipe struct {
 	at     time.Time
 	door   string
@@ -274,6 +275,9 @@ func (s *screen) line(w *swipe) string {
 		how := "granted"
 		if d.Factors != "" {
 			how += ", " + strings.ReplaceAll(d.Factors, "+", " and ")
+		}
+		if with, ok := byID(d.With); ok {
+			how += ", with " + with.name
 		}
 		verdict = s.paint(green, fmt.Sprintf("%-30s", how))
 	}

@@ -32,6 +32,8 @@ const (
 	// Somebody who is asked for a finger or an eye has so long.
 	factorWindow = 2 * time.Second
 	lockedOutFor = 10 * time.Second
+	// Those who pass only together wait so long for each other at server-room-b.
+	companyWithin = 2 * time.Second
 )
 
 const controllerConfig = `# Written by gatehouse-demo.
@@ -107,6 +109,7 @@ type site struct {
 	// outOfHours is why somebody is denied who comes at the wrong time: on a
 	// machine whose clock nothing vouches for, that is the clock.
 	outOfHours string
+	clockUnset bool
 
 	mu   sync.Mutex
 	held map[string]time.Time // when a card was last held to a reader
@@ -125,15 +128,46 @@ const zone = "Etc/UTC"
 // setUp makes keys and certificates, and has the controller join the CRM as people
 // would, by the programs' own commands. A folder that was set up is used again.
 func (s *site) setUp(ctx context.Context) error {
-	if _, err := os.Stat(filepath.Join(s.doorDir(), "trust.json")); errors.Is(err, fs.ErrNotExist) {
+	laid, err := s.laidOut()
+	if err != nil {
+		return err
+	}
+	if !laid {
 		if err := s.join(ctx); err != nil {
 			return err
 		}
-	} else if err != nil {
-		return err
+		if err := os.WriteFile(s.layoutFile(), []byte(layout), 0o600); err != nil {
+			return err
+		}
 	}
-	_, err := s.change(ctx, "", append([]string{"schedules", "change", "later"}, later(time.Now().UTC())...)...)
+	_, err = s.change(ctx, "", append([]string{"schedules", "change", "later"}, later(time.Now().UTC())...)...)
 	return err
+}
+
+// layout is that of a folder: what stands in the registry, which is filled once.
+// It is changed with that.
+const layout = "2\n"
+
+func (s *site) layoutFile() string { return filepath.Join(s.dir, "layout") }
+
+// laidOut reports whether the folder was set up before. It refuses one that this
+// program cannot go on with.
+func (s *site) laidOut() (bool, error) {
+	is, err := os.ReadFile(s.layoutFile())
+	switch {
+	case err == nil && string(is) == layout:
+		return true, nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return false, err
+	}
+	for _, dir := range []string{s.doorDir(), s.crmDir()} {
+		if _, err := os.Lstat(dir); err == nil {
+			return false, fmt.Errorf("%q was set up by another version of the demo, or not to the end: remove the folder, or name another one with --data", s.dir)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+	}
+	return false, nil
 }
 
 // join makes the controller one that the CRM knows.
@@ -268,7 +302,7 @@ func (s *site) start(ctx context.Context, g *errgroup.Group) (err error) {
 		return err
 	}
 	s.outOfHours = string(access.ReasonOutOfSchedule)
-	if status.Clock.State == access.ClockUnset {
+	if s.clockUnset = status.Clock.State == access.ClockUnset; s.clockUnset {
 		s.outOfHours = string(access.ReasonClockUnset)
 	}
 	return nil

@@ -35,6 +35,15 @@ var (
 
 func denied(reason string) wanted { return wanted{"denied", reason, ""} }
 
+// ofVisitor is what becomes of a visitor: whose right is bounded in time is denied
+// while nobody knows the time.
+func (s *site) ofVisitor(want wanted) wanted {
+	if s.clockUnset {
+		return denied(s.outOfHours)
+	}
+	return want
+}
+
 // play plays the story once, and then verifies and compares both logs.
 func play(ctx context.Context, s *site) error {
 	scenes := []struct {
@@ -45,8 +54,10 @@ func play(ctx context.Context, s *site) error {
 		{"People come in", func(ctx context.Context) error {
 			return errors.Join(
 				s.swipe(ctx, '1', "a-in", entered),
-				s.swipe(ctx, '3', "b-in", entered),
-				s.swipe(ctx, '2', "a-in", notEntered),
+				together(ctx,
+					func(ctx context.Context) error { return s.swipe(ctx, '2', "a-in", notEntered) },
+					func(ctx context.Context) error { return s.swipe(ctx, '3', "b-in", s.ofVisitor(entered)) },
+				),
 				s.swipe(ctx, '1', "a-out", left),
 			)
 		}},
@@ -64,11 +75,11 @@ func play(ctx context.Context, s *site) error {
 		{"Badge and finger", s.finger},
 		{"A reader without power", s.powerless},
 		{"A door is forced", s.force},
+		{"A visitor with a code, and an escort", s.escorted},
 		{"A door is held open, and no finger comes", func(ctx context.Context) error {
-			g, ctx := errgroup.WithContext(ctx)
-			g.Go(func() error { return s.heldOpen(ctx) })
-			g.Go(func() error { return s.both(ctx, enrolledKey, "c-in", "", denied("factor_missing")) })
-			return g.Wait()
+			return together(ctx, s.heldOpen, func(ctx context.Context) error {
+				return s.both(ctx, enrolledKey, "c-in", "", denied("factor_missing"))
+			})
 		}},
 		{"The reader has its power again", s.powered},
 		{"The network fails", s.outage},
@@ -83,6 +94,15 @@ func play(ctx context.Context, s *site) error {
 		}
 	}
 	return s.finish(ctx)
+}
+
+// together does several things at once.
+func together(ctx context.Context, all ...func(context.Context) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, do := range all {
+		g.Go(func() error { return do(ctx) })
+	}
+	return g.Wait()
 }
 
 // swipe presents a card, walks through the door if it opens, and waits for the
@@ -116,12 +136,18 @@ func (s *site) tried(ctx context.Context, key byte, reader string, want wanted) 
 	if err != nil {
 		return false, err
 	}
+	return s.outcome(ctx, w, want)
+}
+
+// outcome walks through the door if it opens, and waits for the line on the
+// screen; late says that the door could not open in time.
+func (s *site) outcome(ctx context.Context, w *swipe, want wanted) (late bool, err error) {
 	if want.passage == "entered" || want.passage == "left" {
 		if err := s.screen.until(ctx, func() bool { return w.unlocked != nil || w.late }); err != nil {
-			return false, fmt.Errorf("%s at %s: the strike did not move: %w", w.who, reader, err)
+			return false, fmt.Errorf("%s at %s: the strike did not move: %w", w.who, w.reader, err)
 		}
 		if w.unlocked != nil {
-			if err := s.walk(ctx, reader[:1]); err != nil {
+			if err := s.walk(ctx, w.reader[:1]); err != nil {
 				return false, err
 			}
 		}
@@ -129,7 +155,7 @@ func (s *site) tried(ctx context.Context, key byte, reader string, want wanted) 
 	select {
 	case <-w.done:
 	case <-ctx.Done():
-		return false, fmt.Errorf("%s at %s: no receipt came: %w", w.who, reader, ctx.Err())
+		return false, fmt.Errorf("%s at %s: no receipt came: %w", w.who, w.reader, ctx.Err())
 	}
 	got := wanted{w.decided.Decision, w.decided.Reason, ""}
 	if w.passage != nil {
@@ -141,7 +167,7 @@ func (s *site) tried(ctx context.Context, key byte, reader string, want wanted) 
 	case w.late && got == notEntered:
 		return true, nil
 	}
-	return false, fmt.Errorf("%s at %s: it is %+v, and should be %+v", w.who, reader, got, want)
+	return false, fmt.Errorf("%s at %s: it is %+v, and should be %+v", w.who, w.reader, got, want)
 }
 
 // present presents a card.
@@ -173,10 +199,14 @@ func (s *site) hold(who person, reader string) error {
 // awayFrom waits until a card was away from a reader for so long that it is read
 // anew.
 func (s *site) awayFrom(ctx context.Context, reader string, who person) error {
+	return pause(ctx, cardAway-s.away(reader, who))
+}
+
+// away is how long ago a card was last held to a reader.
+func (s *site) away(reader string, who person) time.Duration {
 	s.mu.Lock()
-	away := time.Since(s.held[reader+who.id])
-	s.mu.Unlock()
-	return pause(ctx, cardAway-away)
+	defer s.mu.Unlock()
+	return time.Since(s.held[reader+who.id])
 }
 
 // walk opens and closes a door.
@@ -203,7 +233,9 @@ func (s *site) proving(ctx context.Context, key byte, room string, part biometri
 	return func() {
 		cancel()
 		giving.Wait()
-		s.sensors.away()
+		if part != "" {
+			s.sensors.away(part.Modality())
+		}
 	}
 }
 
@@ -252,7 +284,7 @@ func (s *site) powerless(ctx context.Context) error {
 		return err
 	}
 	err := errors.Join(s.sensors.give(ctx, who, usualEye), pause(ctx, walkThrough))
-	s.sensors.away()
+	s.sensors.away(biometric.Iris)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/gatehouse-acs/gatehouse/door"
 	"github.com/gatehouse-acs/gatehouse/internal/keys"
@@ -20,17 +21,26 @@ func (c *controller) newReceiver(l *link, a *authority) (*receiver.Receiver, err
 	return receiver.New(receiver.Options{
 		Controller: c.cfg.Name,
 		Doors:      doors,
-		Verifier:   func(jws []string) (wire.Verifier, error) { return a.commands(jws, passedClock{c.clock}) },
-		Announce:   l.uplink.Announce,
-		Clock:      c.clock,
-		Log:        c.records,
-		Logger:     c.log,
+		Verifier: func(jws []string) (wire.Verifier, error) {
+			k, err := a.commander(jws, passedClock{c.clock}.Passed())
+			if err != nil {
+				return nil, err
+			}
+			// Where the site governs, nothing else tells of a new key.
+			if err := a.keep(k); err != nil {
+				c.log.Error("the policy key's certificate is not kept", "error", err)
+			}
+			return keys.NewVerifier(k.JWK, keys.TypeCommand)
+		},
+		Announce: l.uplink.Announce,
+		Clock:    c.clock,
+		Log:      c.records,
+		Logger:   c.log,
 	})
 }
 
-// commands verifies what leads to a policy key, and gives what verifies the
-// commands that it signed.
-func (a *authority) commands(jws []string, clock passedClock) (wire.Verifier, error) {
+// commander verifies what leads to the policy key that signs commands.
+func (a *authority) commander(jws []string, passed time.Time) (*keys.PolicyKey, error) {
 	k, err := a.open(jws)
 	if err != nil {
 		return nil, err
@@ -38,10 +48,7 @@ func (a *authority) commands(jws []string, clock passedClock) (wire.Verifier, er
 	a.mu.Lock()
 	highest := a.serial
 	a.mu.Unlock()
-	if err := k.Check(clock.Passed(), highest); err != nil {
-		return nil, err
-	}
-	return keys.NewVerifier(k.JWK, keys.TypeCommand)
+	return k, k.Check(passed, highest)
 }
 
 // spend notes what the CRM knows to be used up. The log is written to elsewhere: of

@@ -47,7 +47,8 @@ func allowlistKeys(k *keys.ControllerKeys, governed bool) (allowlist.Keys, error
 // authority knows who may sign the allowlist: it begins with the policy root that
 // was pinned when the CRM was joined, and keeps what came after.
 type authority struct {
-	path string
+	path   string
+	pinned string // id of the root that was pinned when the CRM was joined
 
 	mu     sync.Mutex
 	root   jose.JSONWebKey
@@ -62,7 +63,7 @@ type authorityForm struct {
 }
 
 func openAuthority(dir string, trust *pki.Trust) (*authority, error) {
-	a := &authority{path: filepath.Join(dir, authorityFile), root: trust.PolicyRoot}
+	a := &authority{path: filepath.Join(dir, authorityFile), pinned: trust.PolicyRoot.KeyID, root: trust.PolicyRoot}
 	b, err := os.ReadFile(a.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return a, nil
@@ -102,25 +103,26 @@ func (a *authority) open(jws []string) (*keys.PolicyKey, error) {
 	return keys.OpenPolicyKey(a.root, jws)
 }
 
-// keeper keeps what is seen of policy keys.
-func (a *authority) keeper(pinned string) func(*keys.PolicyKey) error {
-	return func(k *keys.PolicyKey) error {
-		root, err := json.Marshal(k.Root)
-		if err != nil {
-			return err
-		}
-		b, err := json.Marshal(authorityForm{1, pinned, root, k.Serial})
-		if err != nil {
-			return err
-		}
-		if err := keys.Replace(a.path, b); err != nil {
-			return err
-		}
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.root, a.serial = k.Root, k.Serial
+// keep keeps what is seen of policy keys, if it is newer than what was.
+func (a *authority) keep(k *keys.PolicyKey) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if k.Serial <= a.serial {
 		return nil
 	}
+	root, err := json.Marshal(k.Root)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(authorityForm{1, a.pinned, root, k.Serial})
+	if err != nil {
+		return err
+	}
+	if err := keys.Replace(a.path, b); err != nil {
+		return err
+	}
+	a.root, a.serial = k.Root, k.Serial
+	return nil
 }
 
 // newFollower makes what follows the CRM's allowlist; nil where the site governs.
@@ -136,7 +138,7 @@ func (c *controller) newFollower(p follower.Publisher, a *authority, announce fu
 		Controller: c.cfg.Name,
 		Authority:  a.open,
 		Serial:     a.serial,
-		Certified:  a.keeper(c.trust.PolicyRoot.KeyID),
+		Certified:  a.keep,
 		Generation: c.keys.Pepper.Generation(),
 		Blobs:      blobs,
 		Source:     c.policy,

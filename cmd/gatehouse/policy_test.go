@@ -278,7 +278,14 @@ func TestWhatWasSeenOfThePolicysAuthorityIsKept(t *testing.T) {
 	must(t, err)
 	k, err := a.open(append(rotation, certificate))
 	must(t, err)
-	must(t, a.keeper(trust.PolicyRoot.KeyID)(k))
+	must(t, a.keep(k))
+	older, err := keys.CertifyPolicyKey(next, signer().JWK(), 6, now, now.Add(time.Hour))
+	must(t, err)
+	if _, err := a.commander([]string{older}, now); err == nil {
+		t.Error("an older certificate was believed for a command")
+	}
+	k.Serial = 6
+	must(t, a.keep(k)) // changes nothing
 
 	again, err := openAuthority(dir, trust)
 	must(t, err)

@@ -15,9 +15,9 @@ var table = map[string][]string{
 
 	// What is kept.
 	"access/allowlist":   {"access", "badge", "internal/fields"},
-	"access/registry":    {"access", "access/allowlist", "badge", "internal/fields", "internal/spelling"},
+	"access/registry":    {"access", "access/allowlist", "badge", "internal/fields", "internal/spelling", "internal/sqlite"},
 	"access/replay":      {"access", "visitorlog"},
-	"biometric/enrolled": {"biometric"},
+	"biometric/enrolled": {"biometric", "internal/sqlite"},
 	"visitorlog":         {"access"},
 	"visitorlog/central": {"visitorlog", "access"},
 
@@ -50,14 +50,14 @@ var table = map[string][]string{
 	"sync/broker":              {"sync/wire"},
 	"sync/uplink":              {"sync/wire", "visitorlog", "access"},
 	"sync/allowlist/follower":  {"sync/wire", "access/allowlist", "internal/keys"},
-	"sync/allowlist/publisher": {"sync/wire", "access", "access/allowlist"},
+	"sync/allowlist/publisher": {"sync/wire", "access", "access/allowlist", "internal/sqlite"},
 	"sync/command/receiver":    {"sync/wire", "access", "door", "visitorlog"},
 	"sync/command/sender":      {"sync/wire", "visitorlog/central"},
 	"sync/ingest":              {"sync/wire", "visitorlog", "visitorlog/central", "access"},
 
 	// What people and other programs reach over HTTP.
 	"web/api":         {"access", "access/registry", "badge", "internal/badgeview", "internal/fields", "internal/loopback", "internal/serve", "web/api/clients"},
-	"web/api/clients": {"internal/fields", "internal/spelling"},
+	"web/api/clients": {"internal/fields", "internal/spelling", "internal/sqlite"},
 
 	// What programs are made of besides.
 	"internal/badgeview":    {"badge", "internal/cli"},
@@ -75,6 +75,7 @@ var table = map[string][]string{
 	"internal/pki":          {"internal/keys"},
 	"internal/serve":        {},
 	"internal/spelling":     {},
+	"internal/sqlite":       {},
 	"internal/systemd":      {},
 	"internal/benchtable":   {},
 
@@ -87,8 +88,8 @@ var table = map[string][]string{
 // owners says which packages may import a library: each is behind one or two
 // packages of ours, so that it can be replaced. Tests may use what they like.
 var owners = map[string][]string{
-	"github.com/mattn/go-sqlite3":           {"access/allowlist", "access/registry", "biometric/enrolled", "visitorlog", "visitorlog/central", "sync/allowlist/publisher", "web/api/clients"},
-	"github.com/pressly/goose/v3":           {"access/allowlist", "access/registry", "biometric/enrolled", "visitorlog", "visitorlog/central", "sync/allowlist/publisher", "web/api/clients"},
+	"github.com/mattn/go-sqlite3":           {"internal/sqlite", "access/allowlist", "access/registry", "visitorlog", "visitorlog/central"},
+	"github.com/pressly/goose/v3":           {"internal/sqlite", "visitorlog", "visitorlog/central"},
 	"github.com/eclipse/paho.mqtt.golang":   {"sync/mqtt"},
 	"github.com/mochi-mqtt/server/v2":       {"sync/broker"},
 	"github.com/go-jose/go-jose/v4":         {"internal/keys", "internal/pki", "cmd/..."},

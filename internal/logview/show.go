@@ -86,6 +86,9 @@ func Show(w io.Writer, r Row, checks []Check, zone *time.Location) error {
 	if d.Foreign {
 		p.field("timing", "not this reader's: something else may be sending on its wires")
 	}
+	for _, c := range d.Company {
+		p.field("together with", fmt.Sprintf("%s, %s", c.Person, c.Role))
+	}
 	if v := d.Visit; v != nil {
 		p.field("host", v.Host)
 		p.field("organisation", v.Organisation)

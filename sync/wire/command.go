@@ -150,19 +150,29 @@ func (c *Call) check() error {
 }
 
 func (c *Command) check() error {
-	if err := checkHead(c.V, c.Controller); err != nil {
+	if err := c.Check(); err != nil {
 		return err
 	}
-	for name, id := range map[string]string{"id": c.ID, "nonce": c.Nonce} {
-		if err := CheckEpoch(id); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
+	if err := CheckEpoch(c.Nonce); err != nil {
+		return fmt.Errorf("nonce: %w", err)
 	}
 	if err := checkTimes(c.Issued, c.Expires); err != nil {
 		return err
 	}
 	if d := c.Expires.Sub(c.Issued); d > CommandFor {
 		return fmt.Errorf("it is meant to live for %v, longer than %v", d, CommandFor)
+	}
+	return nil
+}
+
+// Check says why no controller would obey the command, whatever its nonce and its
+// times: those are known only when it is sent.
+func (c *Command) Check() error {
+	if err := checkHead(c.V, c.Controller); err != nil {
+		return err
+	}
+	if err := CheckEpoch(c.ID); err != nil {
+		return fmt.Errorf("id: %w", err)
 	}
 	// The rules of records: whatever is obeyed must fit into one.
 	for name, id := range map[string]string{"operator": c.Operator, "person": c.Person, "host": c.Host} {

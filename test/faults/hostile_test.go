@@ -344,13 +344,17 @@ func TestHostilePayloadsToTheController(t *testing.T) {
 		hostile = append(hostile, p)
 	}
 	bad := func() float64 { return c.Metric("gatehouse_crm_receipts_bad_total") }
-	refused := func() float64 { return c.Metric("gatehouse_crm_messages_refused_total") }
+	refused := func() float64 { return c.Metric("gatehouse_commands_refused_total") }
+	others := func() float64 { return c.Metric("gatehouse_crm_messages_refused_total") } // its site governs who may enter
 	for i, p := range hostile {
-		was, wasRefused := bad(), refused()
+		was, wasRefused, wereOthers := bad(), refused(), others()
 		b.inject(receiptTopic, p)
 		b.inject("gatehouse/north-1/down/command", p)
+		for _, kind := range []wire.Kind{wire.KindManifest, wire.KindDelta, wire.KindChunk} {
+			b.inject("gatehouse/north-1/"+string(kind), p)
+		}
 		if i%8 == 0 { // one at a time, so that each is seen to be counted
-			rig.Eventually(t, fmt.Sprintf("hostile message %d is counted", i), func() bool { return bad() > was && refused() > wasRefused })
+			rig.Eventually(t, fmt.Sprintf("hostile message %d is counted", i), func() bool { return bad() > was && refused() > wasRefused && others() > wereOthers })
 		}
 	}
 	b.inject(receiptTopic, make([]byte, 1<<20)) // more than the controller takes: it hangs up, and connects again
@@ -359,6 +363,6 @@ func TestHostilePayloadsToTheController(t *testing.T) {
 	if got := c.Now().Records; got.Acknowledged > got.Size {
 		t.Errorf("a forged receipt was taken: %+v", got)
 	}
-	t.Logf("%.0f receipts and %.0f other messages were refused", bad(), refused())
+	t.Logf("%.0f receipts, %.0f commands and %.0f other messages were refused", bad(), refused(), others())
 	nothingLost(t, s)
 }

@@ -61,18 +61,21 @@ func startDaemon(b *testing.B, heard func(rig.Event), name string, args ...strin
 }
 
 // memory is what a process has in memory now, in bytes.
-func memory(b *testing.B, p *rig.Process) float64 {
+func memory(b *testing.B, p *rig.Process) float64 { b.Helper(); return status(b, p, "VmRSS:") }
+
+// status is a number of bytes in a process's status.
+func status(b *testing.B, p *rig.Process, word string) float64 {
 	b.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.ID()))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.ID()))
 	must(b, err)
-	for l := range strings.Lines(string(status)) {
-		if f := strings.Fields(l); len(f) == 3 && f[0] == "VmRSS:" {
+	for l := range strings.Lines(string(text)) {
+		if f := strings.Fields(l); len(f) == 3 && f[0] == word {
 			kib, err := strconv.Atoi(f[1])
 			must(b, err)
 			return float64(kib) * 1024
 		}
 	}
-	b.Fatal("no VmRSS in the process's status")
+	b.Fatalf("no %s in the process's status", word)
 	return 0
 }
 

@@ -21,6 +21,11 @@ const (
 // keep keeps what a good record says for others to look up: what it used up, and
 // what became of a command.
 func (t *tx) keep(ctx context.Context, controller string, r *visitorlog.Record) error {
+	if len(r.Data.Used) > 0 {
+		if _, err := t.ExecContext(ctx, `DELETE FROM used WHERE controller = $1 AND received <= $2`, controller, micros(t.now.Add(-UsedFor))); err != nil {
+			return fmt.Errorf("forget what was used up long ago: %w", err)
+		}
+	}
 	for _, what := range r.Data.Used {
 		if _, err := t.ExecContext(ctx, `INSERT INTO used (controller, what, received) VALUES ($1, $2, $3) ON CONFLICT (controller, what) DO NOTHING`,
 			controller, what, micros(t.now)); err != nil {
@@ -40,9 +45,13 @@ func (t *tx) keep(ctx context.Context, controller string, r *visitorlog.Record) 
 	return nil
 }
 
-// Used lists what a controller used up within UsedFor, the newest MaxUsed first.
+// Used lists what a controller used up within UsedFor: the newest, MaxUsed at most,
+// codes first. A TOTP is worth nothing after minutes, and there may be so many that
+// they would make the codes be forgotten.
 func (s *Store) Used(ctx context.Context, controller string) ([]string, error) {
-	rows, err := s.r.QueryContext(ctx, `SELECT what FROM used WHERE controller = $1 AND received > $2 ORDER BY received DESC, what LIMIT $3`,
+	rows, err := s.r.QueryContext(ctx, `
+		SELECT what FROM used WHERE controller = $1 AND received > $2
+		ORDER BY what LIKE 'code:%' DESC, received DESC, what LIMIT $3`,
 		controller, micros(time.Now().Add(-UsedFor)), MaxUsed)
 	if err != nil {
 		return nil, fmt.Errorf("read what was used up: %w", err)

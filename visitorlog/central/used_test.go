@@ -43,6 +43,40 @@ func TestWhatWasUsedUpOfLateIsKeptForEachController(t *testing.T) {
 	}
 }
 
+// TestCodesAreToldOfBeforeTOTPs: who enters by TOTP all day does not make a used
+// code be forgotten, and what is told of no more is not kept.
+func TestCodesAreToldOfBeforeTOTPs(t *testing.T) {
+	c := newCRM(t)
+	f := newForger(t, "north-1")
+	c.approve(f)
+	what := "code:c-1"
+	used := func(r *visitorlog.Record) { r.Data.Used = []string{what} }
+	f.add(1, used)
+	for n := range MaxUsed {
+		what = fmt.Sprintf("totp:0123456789abcdef:%d", 1000+n)
+		f.add(1, used)
+	}
+	c.ingest(f.batch(0, MaxUsed+1), MaxUsed+1, "")
+	c.check()
+	if _, err := c.w.Exec(`UPDATE used SET received = received - 1000000 WHERE what = 'code:c-1'`); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.Used(t.Context(), "north-1"); err != nil || len(got) != MaxUsed || got[0] != "code:c-1" {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := c.w.Exec(`UPDATE used SET received = ?`, micros(time.Now().Add(-UsedFor-time.Minute))); err != nil {
+		t.Fatal(err)
+	}
+	what = "code:c-2"
+	f.add(1, used)
+	c.ingest(f.batch(MaxUsed+1, MaxUsed+2), MaxUsed+2, "")
+	c.check()
+	var kept int
+	if err := c.r.QueryRow(`SELECT count(*) FROM used`).Scan(&kept); err != nil || kept != 1 {
+		t.Errorf("%d are kept, %v", kept, err)
+	}
+}
+
 func TestTheFirstRecordOfACommandSaysWhatBecameOfIt(t *testing.T) {
 	c := newCRM(t)
 	f := newForger(t, "north-1")

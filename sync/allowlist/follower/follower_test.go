@@ -261,6 +261,32 @@ func TestYesterdaysManifestChangesAndConfirmsNothing(t *testing.T) {
 	})
 }
 
+// A CRM that was put back to an older state has not what it announced before.
+func TestWhatTheCRMHasNoMoreIsNotWaitedForForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		s.change(access.Active, many()...)
+		s.current()
+		s.set(true, nil)
+		s.version = 9
+		former := s.publication(s.manifest(), s.token())
+		s.publish(former)
+		s.inForce(1)
+		s.version = 1
+		s.change(access.Revoked, 1)
+		early := s.publication(s.manifest(), s.token())
+		s.publish(early) // of the same moment: nothing says which of the two is newer
+		s.wantRefused(map[Refusal]uint64{Replayed: 1})
+		time.Sleep(time.Minute)
+		s.set(false, nil)
+		s.current()
+		s.inForce(2)
+		s.wantState(1, access.Revoked)
+		s.publish(early)
+		s.inForce(2)
+	})
+}
+
 func TestAnOlderTokenConfirmsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)

@@ -42,6 +42,7 @@ type loop struct {
 type wanted struct {
 	jws   string
 	m     *wire.Manifest
+	at    time.Time   // of its newest token
 	fresh *wire.Fresh // nil: it had ended
 	whole bool        // the deltas did not fit
 	from  uint64      // the version that blobs were chosen for
@@ -59,7 +60,8 @@ type incoming struct {
 
 func (b *incoming) small() bool { return len(b.Parts) == 1 && b.Bytes <= maxOnePart }
 
-// recorded is when a refusal was last recorded, and how many there were since.
+// recorded is when a refusal was last recorded and logged, and how many there were
+// since.
 type recorded struct {
 	at   time.Time
 	more uint64
@@ -156,7 +158,9 @@ func (l *loop) hear(payload []byte) {
 	case m.Version < floor:
 		l.refuse(&refused{Downgrade, fmt.Errorf("manifest of version %d, and version %d was used here", m.Version, floor)})
 		return
-	case l.want != nil && m.Version < l.want.m.Version:
+	case l.want != nil && m.Version < l.want.m.Version && !fresh.Time.After(l.want.at):
+		// By a newer token it is the newest: a CRM that was put back to an older state
+		// has nothing any more of what was wanted, and was not used.
 		l.refuse(&refused{Replayed, fmt.Errorf("manifest of version %d after one of version %d", m.Version, l.want.m.Version)})
 		return
 	}
@@ -166,6 +170,7 @@ func (l *loop) hear(payload []byte) {
 		return
 	}
 	l.f.set(func(s *Status) { s.Manifests++; s.Version = m.Version })
+	at := fresh.Time
 	fresh = l.token(fresh)
 	switch {
 	case inUse:
@@ -173,17 +178,29 @@ func (l *loop) hear(payload []byte) {
 		l.confirm(m, fresh)
 	case p.Manifest == l.unfit:
 	case l.want != nil && l.want.jws == p.Manifest:
+		l.want.at = later(l.want.at, at)
 		if fresh != nil {
 			l.want.fresh = fresh
 		}
 	default:
-		w := &wanted{jws: p.Manifest, m: m, fresh: fresh}
+		w := &wanted{jws: p.Manifest, m: m, at: at, fresh: fresh}
 		if l.want != nil { // what has come of a blob that is named again still counts
-			w.known = append(l.want.blobs, l.want.known...)
+			for _, b := range append(l.want.blobs, l.want.known...) {
+				if b.inHand != nil && len(w.known) < wire.MaxDeltas {
+					w.known = append(w.known, b)
+				}
+			}
 		}
 		l.want, l.faulty = w, false
 		l.forgetAsked()
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // open verifies a publication: from the pinned root to the policy key, and by that
@@ -294,22 +311,21 @@ func (l *loop) refuse(err error) {
 		r = &refused{Malformed, err}
 	}
 	l.f.set(func(s *Status) { s.Refused[r.why]++; s.LastRefusal = r.Error() })
-	l.f.o.Logger.Warn("allowlist from the CRM refused", "why", string(r.why), "error", r.err)
-	if l.f.o.Refused == nil {
-		return
-	}
 	last := l.recorded[r.why]
 	if last != nil && time.Since(last.at) < l.f.o.RecordEvery {
 		last.more++
 		return
 	}
+	l.f.o.Logger.Warn("allowlist from the CRM refused", "why", string(r.why), "error", r.err)
 	var more uint64
 	if last != nil {
 		more = last.more
 	}
-	if err := l.f.o.Refused(l.ctx, r.why, r.Error(), more); err != nil {
-		l.f.o.Logger.Error("a refused allowlist is not recorded", "error", err)
-		return
+	if l.f.o.Refused != nil {
+		if err := l.f.o.Refused(l.ctx, r.why, r.Error(), more); err != nil {
+			l.f.o.Logger.Error("a refused allowlist is not recorded", "error", err)
+			return
+		}
 	}
 	l.recorded[r.why] = &recorded{at: time.Now()}
 }

@@ -50,6 +50,17 @@ func (p *Publisher) compact(ctx context.Context, controller string) error {
 	return p.compactAll(ctx, controller, all)
 }
 
+// makeRoom makes a snapshot where a manifest can name no further delta: only
+// commands have published for long, which leave that to the daemon. The
+// controller's lock is held.
+func (p *Publisher) makeRoom(ctx context.Context, controller string) error {
+	all, err := current(ctx, p.store.r, controller)
+	if err != nil || len(all) <= wire.MaxDeltas {
+		return err
+	}
+	return p.compactAll(ctx, controller, all)
+}
+
 // compactAll makes a snapshot of all blobs of a controller.
 func (p *Publisher) compactAll(ctx context.Context, controller string, all []wire.Blob) error {
 	v, err := readPublished(ctx, p.store.r, controller)

@@ -27,6 +27,12 @@ const (
 	listAgain = time.Second
 	// sweepAgain is how often old blobs are deleted.
 	sweepAgain = 5 * time.Minute
+	// anewAgain is how often everything is made anew for a controller that says that
+	// it uses a version which was never made: it may say so of ever higher ones.
+	anewAgain = time.Minute
+	// mostHurried is for how many people who were changed at once those controllers
+	// go first that let them in.
+	mostHurried = 8
 )
 
 // desk is where the running Publisher keeps what is to be done for each
@@ -53,6 +59,7 @@ type lane struct {
 	known bool // it is approved
 	busy  bool // on the ready list or with a worker
 	again bool // there is more to do when the worker is done
+	first bool // and before others
 
 	begun    bool      // it was once looked at what there is to publish
 	made     uint64    // the registry's head that was last published from
@@ -65,6 +72,8 @@ type lane struct {
 	wait     time.Time // after a fault, until when nothing is tried
 	fault    string
 	reported uint64
+	ahead    bool      // it has reported a version above the newest
+	anew     time.Time // until when nothing more is made for that
 }
 
 func newDesk(p *Publisher) *desk {
@@ -106,6 +115,22 @@ func (d *desk) enqueue(l *lane) {
 	}
 	l.busy = true
 	d.ready = append(d.ready, l)
+	d.rouse()
+}
+
+// hurry puts a controller before all others on the ready list. The desk is locked.
+func (d *desk) hurry(l *lane) {
+	l.first = true
+	if l.busy {
+		at := slices.Index(d.ready, l)
+		if at < 0 { // with a worker
+			l.again = true
+			return
+		}
+		d.ready = slices.Delete(d.ready, at, at+1)
+	}
+	l.busy = true
+	d.ready = slices.Insert(d.ready, 0, l)
 	d.rouse()
 }
 
@@ -175,6 +200,10 @@ func (p *Publisher) look(ctx context.Context, written *int64) error {
 	if err != nil {
 		return err
 	}
+	first, err := p.concerned(ctx, head)
+	if err != nil {
+		return err
+	}
 	n, err := p.store.changed(ctx)
 	if err != nil {
 		return err
@@ -194,7 +223,35 @@ func (p *Publisher) look(ctx context.Context, written *int64) error {
 			p.enqueue(l)
 		}
 	}
+	for _, name := range first {
+		if l := p.lanes[name]; l != nil && l.known && l.begun && !time.Now().Before(l.wait) {
+			p.hurry(l)
+		}
+	}
 	return nil
+}
+
+// concerned are the controllers that let those in of whom something was changed
+// since the registry was last looked at: somebody may have left.
+func (p *Publisher) concerned(ctx context.Context, head uint64) (names []string, err error) {
+	p.desk.mu.Lock()
+	since := p.head
+	p.desk.mu.Unlock()
+	if since == 0 || head <= since {
+		return nil, nil
+	}
+	people, err := p.o.Registry.Touched(ctx, since, mostHurried)
+	if err != nil {
+		return nil, err
+	}
+	for _, person := range people {
+		more, err := p.store.admitting(ctx, person)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, more...)
+	}
+	return names, nil
 }
 
 // anybody says whether there is a controller to publish for.
@@ -227,7 +284,7 @@ func (p *Publisher) writeReports(ctx context.Context) error {
 		case err != nil && !newer:
 			p.reports[name] = v
 		case err == nil && l != nil && v.version > l.version:
-			l.begun = false // what was published is older than what the controller uses
+			l.ahead = true // what was published is older than what the controller uses
 		}
 	}
 	return err
@@ -264,9 +321,13 @@ func (p *Publisher) due(now time.Time) {
 	p.desk.mu.Lock()
 	defer p.desk.mu.Unlock()
 	for _, l := range p.lanes {
+		l.ahead = l.ahead && l.reported > l.version // of what was sent since
 		switch {
 		case !l.known || l.busy || now.Before(l.wait):
-		case !l.begun, l.made < p.head, l.unsent, !now.Before(l.renew):
+		case l.ahead && !now.Before(l.anew):
+			l.ahead, l.begun, l.anew = false, false, now.Add(anewAgain)
+			p.enqueue(l)
+		case !l.begun, l.made != p.head, l.unsent, !now.Before(l.renew):
 			p.enqueue(l)
 		}
 	}
@@ -302,7 +363,7 @@ func (p *Publisher) take() *lane {
 	if p.ready = p.ready[1:]; len(p.ready) > 0 {
 		p.rouse() // the next worker
 	}
-	l.again, l.doing, l.looked = false, p.head, p.looked
+	l.again, l.first, l.doing, l.looked = false, false, p.head, p.looked
 	return l
 }
 
@@ -317,7 +378,9 @@ func (p *Publisher) release(ctx context.Context, l *lane, err error) {
 	l.fault, l.busy, l.unsent = text, false, unsent
 	if err != nil {
 		l.wait = time.Now().Add(tryAgain)
-	} else if l.wait = (time.Time{}); l.again {
+	} else if l.wait = (time.Time{}); l.again && l.first {
+		p.hurry(l)
+	} else if l.again {
 		p.enqueue(l)
 	}
 	p.desk.mu.Unlock()
@@ -332,7 +395,7 @@ func (p *Publisher) serve(ctx context.Context, l *lane) error {
 		return fmt.Errorf("%w: %w", errNotSent, err) // watch says why
 	}
 	p.desk.mu.Lock()
-	stale := l.made < l.doing || !l.begun
+	stale := l.made != l.doing || !l.begun
 	p.desk.mu.Unlock()
 	if stale {
 		scope := Everything
@@ -400,7 +463,7 @@ func (p *Publisher) send(ctx context.Context, l *lane) error {
 	}
 	p.desk.mu.Lock()
 	sent, looked := *l, l.looked
-	newest := l.made >= p.head
+	newest := l.made == p.head
 	if newest {
 		looked = p.looked
 	}

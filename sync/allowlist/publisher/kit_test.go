@@ -149,7 +149,7 @@ func (c *crm) leave(i int) {
 
 func (c *crm) options() Options {
 	return Options{
-		Dir: c.dir, Registry: c.Registry, Unknown: registry.ErrNotFound, Forgotten: registry.ErrForgotten,
+		Dir: c.dir, Registry: c.Registry, Unknown: registry.ErrNoDoors, Forgotten: registry.ErrForgotten,
 		Clock:       func() time.Time { return c.now },
 		Controllers: func(context.Context) ([]string, error) { return slices.Collect(maps.Keys(c.peppers)), nil },
 		Secret: func(name string) (Secret, error) {

@@ -78,16 +78,25 @@ func (p *Publisher) make(ctx context.Context, controller string, scope Scope, pu
 		return m, err
 	}
 	m.Version = c.before.version
+	if c.other {
+		if err := p.store.unmake(ctx, controller); err != nil {
+			return m, err
+		}
+	}
 	for {
 		v := c.next(scope, p.urgentAlone)
 		if v == nil {
 			break
 		}
-		if len(v.rows) > p.mostChanged && !v.snapshot {
+		// A snapshot would bring what is not to go out yet.
+		if len(v.rows) > p.mostChanged && !v.snapshot && scope == Everything {
 			if c, err = p.collect(ctx, controller, true); err != nil {
 				return m, err
 			}
 			continue
+		}
+		if err := p.makeRoom(ctx, controller); err != nil {
+			return m, err
 		}
 		unused := c.before.list
 		if err := p.makePart(ctx, c, v); err != nil {
@@ -109,10 +118,10 @@ func (p *Publisher) make(ctx context.Context, controller string, scope Scope, pu
 	}
 	head := c.head
 	if m.Pending {
-		head = c.before.head
+		head = c.reached
 	}
-	if c.before.head != head || c.before.taken != c.head {
-		return m, p.store.advance(ctx, c.before, head, c.head)
+	if c.before.head != head || c.before.taken != c.head || c.before.mark != c.mark {
+		return m, p.store.advance(ctx, c.before, head, c.head, c.mark)
 	}
 	return m, nil
 }
@@ -133,6 +142,11 @@ type collected struct {
 	fresh  bool // nothing that was published before is of use: a snapshot is made
 	words  allowlist.Rules
 	head   uint64
+	mark   string // of the head
+	// other says that the lines of the audit by which was published before are not
+	// the registry's any more, and reached up to which all was published; 0 then.
+	other   bool
+	reached uint64
 
 	rows []change // what is left to publish, in the order of their keys
 	// profiles are those that rows may name. The first ones are those from before.
@@ -157,6 +171,13 @@ func (p *Publisher) collect(ctx context.Context, controller string, anew bool) (
 		return nil, err
 	}
 	c.fresh = c.fresh || anew
+	same, err := p.same(ctx, c.before)
+	if err != nil {
+		return nil, err
+	}
+	if c.other = !same; same {
+		c.reached = c.before.head
+	}
 	if !c.fresh {
 		if c.former, err = p.store.profiles(ctx, c.before.list); err != nil {
 			return nil, err
@@ -206,6 +227,13 @@ func (p *Publisher) useless(ctx context.Context, c *collected) (bool, error) {
 	return len(list) == 0, nil
 }
 
+// same says whether the registry is the one by which was published, and not an
+// older state of it, which may have gone on in another way.
+func (p *Publisher) same(ctx context.Context, before published) (bool, error) {
+	mark, err := p.o.Registry.Mark(ctx, before.taken)
+	return mark == before.mark, err
+}
+
 func sources(profiles []profile) []string {
 	names := make([]string, len(profiles))
 	for i, v := range profiles {
@@ -218,7 +246,7 @@ func sources(profiles []profile) []string {
 // last version, or all.
 func (p *Publisher) visit(ctx context.Context, c *collected, builder *allowlist.Builder) (found []change, since uint64, err error) {
 	if !c.fresh {
-		since = c.before.head
+		since = c.reached
 	}
 	numbers := make(map[string]int) // of profiles
 	visit := func(h *allowlist.Holder) error {
@@ -254,6 +282,9 @@ func (p *Publisher) visit(ctx context.Context, c *collected, builder *allowlist.
 		}
 		c.words, found, since = allowlist.Rules{}, nil, 0
 		c.head, err = p.o.Registry.Changes(ctx)
+	}
+	if err == nil {
+		c.mark, err = p.o.Registry.Mark(ctx, c.head)
 	}
 	if err != nil {
 		return nil, 0, err
@@ -429,7 +460,7 @@ func (c *collected) next(scope Scope, urgentAlone int) *part {
 	case scope == Revocations:
 		c.rows, c.narrowed = others, false
 		return &part{rows: takes, urgent: true, narrow: true}
-	case len(takes) > 0 && size > urgentAlone:
+	case all.urgent && size > urgentAlone:
 		c.rows, c.narrowed, c.documented = others, false, true
 		all.rows, all.last = takes, false
 		return all
@@ -442,7 +473,7 @@ func (c *collected) next(scope Scope, urgentAlone int) *part {
 func (p *Publisher) makePart(ctx context.Context, c *collected, v *part) (err error) {
 	next := c.before
 	next.version, next.created, next.generation = c.above+1, p.o.Clock().UTC().Truncate(time.Microsecond), c.secret.Generation()
-	next.taken, next.urgent = c.head, v.urgent
+	next.head, next.taken, next.mark, next.urgent = c.reached, c.head, c.mark, v.urgent
 	if v.last {
 		next.head = c.head
 	}

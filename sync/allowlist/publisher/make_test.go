@@ -2,15 +2,19 @@ package publisher
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/gatehouse-acs/gatehouse/access"
+	"github.com/gatehouse-acs/gatehouse/access/allowlist"
 	"github.com/gatehouse-acs/gatehouse/access/registry"
 	"github.com/gatehouse-acs/gatehouse/sync/wire"
 	"pgregory.net/rapid"
@@ -195,6 +199,60 @@ func TestWhatTakesAwayGoesOutBeforeALargeRest(t *testing.T) {
 	wantState(t, c.follow(p, versions[1], first), c.said(p, "north-1"))
 }
 
+func TestARightThatAGroupLosesGoesOutBeforeALargeRest(t *testing.T) {
+	c := staffed(t, 2)
+	p := c.publisher()
+	c.make(p, "north-1", Everything)
+	before := c.follow(p, c.manifest(p, "north-1"), state{})
+	p.urgentAlone = 200
+	for i := range 10 {
+		c.add(3+i, "front")
+	}
+	c.must(c.Groups.Update(t.Context(), by, "front", 0, func(g *registry.Group) error { g.Rights[0].Door = "lab"; return nil }))
+	var versions []*wire.Manifest
+	m, err := p.Make(t.Context(), "north-1", Everything, func() { versions = append(versions, c.manifest(p, "north-1")) })
+	if err != nil || m.Versions != 2 || len(versions) != 2 {
+		t.Fatalf("made %+v, %v; want the right alone, and then the rest", m, err)
+	}
+	first := c.follow(p, versions[0], before)
+	if !versions[0].Urgent || versions[1].Urgent || len(first.rows) != 2 || first.policy == before.policy {
+		t.Errorf("urgent: %v, %v; the first has %d rows", versions[0].Urgent, versions[1].Urgent, len(first.rows))
+	}
+	wantState(t, c.follow(p, versions[1], first), c.said(p, "north-1"))
+}
+
+func TestByCommandVeryManyRevocationsGoOutAtOnceToo(t *testing.T) {
+	c := staffed(t, 12)
+	p := c.publisher()
+	p.mostChanged = 5
+	c.make(p, "north-1", Everything)
+	before := c.follow(p, c.manifest(p, "north-1"), state{})
+	for i := range 10 {
+		c.leave(1 + i)
+	}
+	c.add(13, "front") // waits
+	if m := c.make(p, "north-1", Revocations); m.Rows != 10 || !m.Pending {
+		t.Fatalf("made %+v, want ten rows, and one that waits", m)
+	}
+	after := c.follow(p, c.manifest(p, "north-1"), before)
+	if key := c.cardKey("north-1", 1); after.rows[key] == before.rows[key] {
+		t.Error("a leaver's card is as before")
+	}
+	if _, ok := after.rows[c.cardKey("north-1", 13)]; ok {
+		t.Error("a new person went out without a command")
+	}
+}
+
+func TestCommandsAlonePublishOnForEver(t *testing.T) {
+	c := staffed(t, 1)
+	p := c.publisher()
+	for i := range wire.MaxDeltas + 3 {
+		c.add(2+i, "front")
+		c.make(p, "north-1", Everything)
+	}
+	wantState(t, c.follow(p, c.manifest(p, "north-1"), state{}), c.said(p, "north-1"))
+}
+
 func TestByCommandOnlyWhatTakesAwayGoesOutAtOnce(t *testing.T) {
 	c := staffed(t, 4)
 	p := c.publisher()
@@ -317,6 +375,57 @@ func TestWhatIsOfNoUseToAControllerIsMadeAnew(t *testing.T) {
 	}
 }
 
+// A registry that is put back to yesterday's copy counts its lines on from there:
+// what a line was says nothing of the line that has its number now.
+func TestWhatARegistryThatWasPutBackSaysIsPublishedWhole(t *testing.T) {
+	for _, scope := range []Scope{Everything, Revocations} {
+		c := staffed(t, 4)
+		copied := filepath.Join(c.dir, "copy.db")
+		db, err := sql.Open("sqlite3", c.path)
+		c.must(nil, err)
+		c.must(db.ExecContext(t.Context(), `VACUUM INTO ?`, copied))
+		c.must(nil, errors.Join(db.Close(), os.Chmod(copied, 0o600)))
+		p := c.publisher()
+		for i := range 10 {
+			c.groups(2, []string{"front", "lab"}[i%2])
+		}
+		c.make(p, "north-1", Everything)
+		published := c.follow(p, c.manifest(p, "north-1"), state{})
+		line, err := c.Changes(t.Context())
+		c.must(line, err)
+
+		old := c.Registry
+		c.Registry, err = registry.Open(t.Context(), copied, c.registry)
+		c.must(nil, errors.Join(err, old.Close()))
+		p.o.Registry = c.Registry
+		c.leave(1)
+		left, err := c.Changes(t.Context())
+		c.must(left, err)
+		if left >= line {
+			t.Fatalf("line %d is not one of those before %d", left, line)
+		}
+		if a, err := p.Applied(t.Context(), "north-1", left); err != nil || a.Version != 0 {
+			t.Errorf("before it is published: %+v, %v", a, err)
+		}
+		for n := 0; ; n++ { // past what was published before
+			c.groups(3, []string{"front", "lab"}[n%2])
+			if now, err := c.Changes(t.Context()); err != nil || now > line {
+				break
+			}
+		}
+		m := c.make(p, "north-1", scope)
+		if a, err := p.Applied(t.Context(), "north-1", left); err != nil || a.Version != m.Version || m.Version < 2 {
+			t.Errorf("made %+v; %+v, %v", m, a, err)
+		}
+		key := c.cardKey("north-1", 1)
+		if got := c.follow(p, c.manifest(p, "north-1"), published); got.rows[key] == published.rows[key] {
+			t.Error("the leaver's card is as it was before")
+		}
+		c.make(p, "north-1", Everything)
+		wantState(t, c.follow(p, c.manifest(p, "north-1"), published), c.said(p, "north-1"))
+	}
+}
+
 func TestVeryManyChangesMakeASnapshot(t *testing.T) {
 	c := staffed(t, 30)
 	p := c.publisher()
@@ -357,6 +466,26 @@ func TestWhenTheLastDoorIsGoneSoIsEverything(t *testing.T) {
 	}
 	c.make(p, "south-1", Everything)
 	wantState(t, c.follow(p, c.manifest(p, "south-1"), state{}), c.said(p, "south-1"))
+}
+
+// damaged is a registry in which something is not found that must be there.
+type damaged struct{ Registry }
+
+func (damaged) Publish(context.Context, string, uint64, func(*allowlist.Holder) error) (words allowlist.Rules, head uint64, err error) {
+	return words, 0, fmt.Errorf("schedule \"office\" is %w", registry.ErrNotFound)
+}
+
+func TestADamagedRegistryEmptiesNoDoor(t *testing.T) {
+	c := staffed(t, 3)
+	p := c.publisher()
+	c.make(p, "north-1", Everything)
+	p.o.Registry = damaged{p.o.Registry}
+	if m, err := p.Make(t.Context(), "north-1", Everything, nil); err == nil || m.Versions != 0 {
+		t.Errorf("made %+v, %v", m, err)
+	}
+	if m := c.manifest(p, "north-1"); m.Count != 3 {
+		t.Errorf("%d rows are published", m.Count)
+	}
 }
 
 func TestNothingIsPublishedWithoutACertifiedKey(t *testing.T) {
@@ -443,6 +572,83 @@ func TestADifferenceSaysWhoGainsAndLosesWhat(t *testing.T) {
 	c.make(p, "north-1", Everything)
 	if d, err := p.Diff(t.Context(), "north-1"); err != nil || !d.Empty() {
 		t.Errorf("after it was published: %+v, %v", d, err)
+	}
+}
+
+func TestAControllerThatClaimsEverHigherVersionsIsHeldBack(t *testing.T) {
+	c := staffed(t, 1)
+	p := c.publisher()
+	c.make(p, "north-1", Everything)
+	written := int64(-1)
+	if err := errors.Join(p.list(t.Context()), p.look(t.Context(), &written)); err != nil {
+		t.Fatal(err)
+	}
+	now, lane := time.Now(), p.lanes["north-1"]
+	for _, l := range p.lanes {
+		l.begun, l.made, l.version, l.renew = true, p.head, 1, now.Add(time.Hour)
+	}
+	anew := func(version uint64, at time.Duration) bool {
+		t.Helper()
+		p.Report("north-1", version)
+		if err := p.writeReports(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		p.due(now.Add(at))
+		is := !lane.begun
+		lane.begun, lane.busy = true, false
+		return is
+	}
+	if !anew(7, 0) {
+		t.Error("nothing is made for a controller that uses a later version")
+	}
+	if anew(9, time.Second) {
+		t.Error("everything is made anew a second later")
+	}
+	if !anew(9, anewAgain) {
+		t.Error("it is forgotten")
+	}
+}
+
+func TestWhoLetsALeaverInIsToldFirst(t *testing.T) {
+	c := newCRM(t)
+	for i := range 6 {
+		door := fmt.Sprintf("d-%d", i)
+		c.must(c.Doors.Create(t.Context(), by, registry.Door{Name: door, Controller: fmt.Sprintf("c-%d", i)}))
+		c.must(c.Groups.Create(t.Context(), by, registry.Group{Name: door, Rights: []registry.Right{{Door: door, Schedule: access.AlwaysName}}}))
+		c.add(i, door)
+		c.peppers[fmt.Sprintf("c-%d", i)] = newPepper(t)
+	}
+	p := c.publisher()
+	for name := range c.peppers {
+		c.make(p, name, Everything)
+	}
+	written := int64(-1)
+	if err := errors.Join(p.list(t.Context()), p.look(t.Context(), &written)); err != nil {
+		t.Fatal(err)
+	}
+	next := func(want string) {
+		t.Helper()
+		if err := p.look(t.Context(), &written); err != nil {
+			t.Fatal(err)
+		}
+		if p.ready[0].name != want {
+			t.Errorf("%s is the first, want %s", p.ready[0].name, want)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.lanes)) {
+		p.lanes[name].begun = true
+		p.enqueue(p.lanes[name]) // there is much to do
+	}
+	c.leave(4)
+	next("c-4")
+	c.state(2, access.Lost)
+	next("c-2")
+	lane := p.take()
+	c.groups(2)
+	next("c-4") // c-2 is with a worker
+	p.release(t.Context(), lane, nil)
+	if p.ready[0] != lane || len(p.ready) != len(p.lanes) {
+		t.Errorf("%s is the first of %d, want c-2 of %d", p.ready[0].name, len(p.ready), len(p.lanes))
 	}
 }
 

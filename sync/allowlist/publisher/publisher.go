@@ -45,6 +45,11 @@ const (
 type Registry interface {
 	// Changes is the audit's last line by which anything was changed. It is cheap.
 	Changes(ctx context.Context) (head uint64, err error)
+	// Mark names a line of the audit by all lines up to it; empty: there is none.
+	Mark(ctx context.Context, line uint64) (mark string, err error)
+	// Touched are people of whom something was changed after a line of the audit, no
+	// more than most.
+	Touched(ctx context.Context, since uint64, most int) (people []string, err error)
 	// Publish visits those whom a controller's doors know, or of whom something was
 	// changed after a line of the audit; see registry.Publish.
 	Publish(ctx context.Context, controller string, since uint64, visit func(*allowlist.Holder) error) (words allowlist.Rules, head uint64, err error)

@@ -85,7 +85,13 @@ type Applied struct {
 // that the registry took away up to a line of its audit.
 func (p *Publisher) Applied(ctx context.Context, controller string, line uint64) (Applied, error) {
 	a := Applied{Controller: controller}
-	var err error
+	v, err := readPublished(ctx, p.store.r, controller)
+	if err != nil {
+		return a, err
+	}
+	if same, err := p.same(ctx, v); err != nil || !same {
+		return a, err // the line is another than the one that was published
+	}
 	if a.Version, a.Published, err = p.store.taking(ctx, controller, line); err != nil {
 		return a, err
 	}

@@ -8,15 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/url"
-	"os"
 	"time"
 
-	_ "github.com/mattn/go-sqlite3" // the driver "sqlite3"
-	"github.com/pressly/goose/v3"
-
 	"github.com/gatehouse-acs/gatehouse/access/allowlist"
+	"github.com/gatehouse-acs/gatehouse/internal/sqlite"
 	"github.com/gatehouse-acs/gatehouse/sync/wire"
 )
 
@@ -25,7 +20,8 @@ var migrations embed.FS
 
 const (
 	// keepMade is how many versions of a controller are remembered with their times.
-	keepMade = 1000
+	keepMade   = 1000
+	maxReaders = 16
 	// rowsAtOnce bounds how long a new list keeps others from writing.
 	rowsAtOnce = 2000
 )
@@ -35,26 +31,15 @@ var errOvertaken = errors.New("another publisher was faster")
 
 // store is policy.db. Several processes may have it open.
 type store struct {
-	w *sql.DB // one connection, immediate transactions
-	r *sql.DB // readers; they see what is committed
+	db *sqlite.DB
+	w  *sql.DB // db.W
+	r  *sql.DB // db.R
 	// watch is one connection that is kept: it tells whether anybody else has
 	// written.
 	watch *sql.Conn
 }
 
 func openStore(ctx context.Context, path string) (*store, error) {
-	// Made by us first, so that nobody else can ever read it.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open what was published: %w", err)
-	}
-	info, err := f.Stat()
-	if err := errors.Join(err, f.Close()); err != nil {
-		return nil, fmt.Errorf("open what was published: %w", err)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("%q can be read by others (mode %#o): chmod 600 it", path, mode)
-	}
 	s := new(store)
 	if err := s.open(ctx, path); err != nil {
 		return nil, errors.Join(fmt.Errorf("open what was published, %q: %w", path, err), s.close())
@@ -63,33 +48,10 @@ func openStore(ctx context.Context, path string) (*store, error) {
 }
 
 func (s *store) open(ctx context.Context, path string) (err error) {
-	// The pragmas stand in the DSN since each pooled connection needs them.
-	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() +
-		"?mode=rw&_journal_mode=WAL&_synchronous=FULL&_busy_timeout=10000&_foreign_keys=on&_secure_delete=on&_stmt_cache_size=32"
-	if s.w, err = sql.Open("sqlite3", dsn+"&_txlock=immediate"); err != nil {
+	if s.db, err = sqlite.Open(ctx, path, migrations, maxReaders); err != nil {
 		return err
 	}
-	s.w.SetMaxOpenConns(1)
-	if s.r, err = sql.Open("sqlite3", dsn+"&_query_only=true"); err != nil {
-		return err
-	}
-	sub, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, s.w, sub)
-	if err != nil {
-		return err
-	}
-	pending, err := p.HasPending(ctx)
-	if err != nil {
-		return err
-	}
-	if pending {
-		if _, err := p.Up(ctx); err != nil {
-			return err
-		}
-	}
+	s.w, s.r = s.db.W, s.db.R
 	s.watch, err = s.r.Conn(ctx)
 	return err
 }
@@ -99,10 +61,8 @@ func (s *store) close() error {
 	if s.watch != nil {
 		errs = append(errs, s.watch.Close())
 	}
-	for _, db := range []*sql.DB{s.r, s.w} {
-		if db != nil {
-			errs = append(errs, db.Close())
-		}
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -144,6 +104,7 @@ type published struct {
 	list       int64
 	head       uint64
 	taken      uint64
+	mark       string
 	rows       uint64
 	words      []byte
 	document   [sha256.Size]byte
@@ -153,12 +114,12 @@ type published struct {
 	expires    time.Time
 }
 
-const publishedColumns = `name, version, revision, created, generation, list, head, taken, rows, words, document, urgent, manifest, key, expires`
+const publishedColumns = `name, version, revision, created, generation, list, head, taken, rows, words, document, urgent, manifest, key, expires, mark`
 
 func scanPublished(row interface{ Scan(...any) error }) (p published, err error) {
 	var created, expires int64
 	var document []byte
-	err = row.Scan(&p.name, &p.version, &p.revision, &created, &p.generation, &p.list, &p.head, &p.taken, &p.rows, &p.words, &document, &p.urgent, &p.manifest, &p.key, &expires)
+	err = row.Scan(&p.name, &p.version, &p.revision, &created, &p.generation, &p.list, &p.head, &p.taken, &p.rows, &p.words, &document, &p.urgent, &p.manifest, &p.key, &expires, &p.mark)
 	p.created, p.expires = time.UnixMicro(created).UTC(), time.UnixMicro(expires).UTC()
 	copy(p.document[:], document)
 	return p, err
@@ -303,6 +264,24 @@ func (s *store) holding(ctx context.Context, person string) (names []string, err
 		WHERE EXISTS (SELECT 1 FROM sent WHERE person = $1 AND list = c.list) ORDER BY name`, person)
 	if err != nil {
 		return nil, fmt.Errorf("find who has a person's rows: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	return names, rows.Err()
+}
+
+// admitting are the controllers that have a row by which somebody may enter.
+func (s *store) admitting(ctx context.Context, person string) (names []string, err error) {
+	rows, err := s.r.QueryContext(ctx, `SELECT name FROM controller c
+		WHERE EXISTS (SELECT 1 FROM sent WHERE person = $1 AND list = c.list AND active) ORDER BY name`, person)
+	if err != nil {
+		return nil, fmt.Errorf("find who lets a person in: %w", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
@@ -498,13 +477,13 @@ func (s *store) isBlob(ctx context.Context, id string) (is bool, err error) {
 // before. It is errOvertaken if that is not there any more.
 func writeController(ctx context.Context, tx *sql.Tx, before uint64, p published) error {
 	res, err := tx.ExecContext(ctx, `
-		INSERT INTO controller (`+publishedColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+		INSERT INTO controller (`+publishedColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 		ON CONFLICT (name) DO UPDATE SET version = excluded.version, revision = controller.revision + 1, created = excluded.created, generation = excluded.generation, list = excluded.list,
 			head = excluded.head, taken = excluded.taken, rows = excluded.rows, words = excluded.words, document = excluded.document, urgent = excluded.urgent,
-			manifest = excluded.manifest, key = excluded.key, expires = excluded.expires
-		WHERE version = $16`,
+			manifest = excluded.manifest, key = excluded.key, expires = excluded.expires, mark = excluded.mark
+		WHERE version = $17`,
 		p.name, p.version, 1, p.created.UnixMicro(), p.generation, p.list, p.head, p.taken, p.rows, p.words, p.document[:], p.urgent,
-		p.manifest, p.key, p.expires.UnixMicro(), before)
+		p.manifest, p.key, p.expires.UnixMicro(), p.mark, before)
 	if err != nil {
 		return fmt.Errorf("write what is published for %s: %w", p.name, err)
 	}
@@ -515,10 +494,10 @@ func writeController(ctx context.Context, tx *sql.Tx, before uint64, p published
 }
 
 // advance notes that nothing of the registry up to a line is left to publish.
-func (s *store) advance(ctx context.Context, before published, head, taken uint64) error {
+func (s *store) advance(ctx context.Context, before published, head, taken uint64, mark string) error {
 	return s.transact(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `UPDATE controller SET head = $1, taken = $2 WHERE name = $3 AND version = $4 AND head = $5`,
-			head, taken, before.name, before.version, before.head); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE controller SET head = $1, taken = $2, mark = $3 WHERE name = $4 AND version = $5 AND head = $6 AND mark = $7`,
+			head, taken, mark, before.name, before.version, before.head, before.mark); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `UPDATE made SET head = $1, taken = $2 WHERE controller = $3 AND version = $4 AND head <= $1 AND taken <= $2`,
@@ -534,6 +513,15 @@ func writeMade(ctx context.Context, tx *sql.Tx, p published) error {
 	}
 	_, err := tx.ExecContext(ctx, `DELETE FROM made WHERE controller = $1 AND version + $2 <= $3`, p.name, keepMade, p.version)
 	return err
+}
+
+// unmake notes of all versions of a controller that nothing is known to be in
+// them: they were made of a registry that is there no more.
+func (s *store) unmake(ctx context.Context, controller string) error {
+	return s.transact(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE made SET head = 0, taken = 0 WHERE controller = $1`, controller)
+		return err
+	})
 }
 
 // taking is the first version of a controller in which everything that the

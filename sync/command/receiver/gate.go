@@ -48,6 +48,17 @@ func Refusals() []Refusal {
 	return []Refusal{Malformed, Retained, WrongController, WrongSignature, Replayed, WrongNonce, Late, Expired, Early, UnknownDoor, Failed}
 }
 
+// nonceUsed reports whether what is refused for this reason was signed for the
+// nonce that had been given out, and has used it up: there are no more of these
+// than nonces.
+func (r Refusal) nonceUsed() bool {
+	switch r {
+	case Late, Expired, Early, UnknownDoor, Failed:
+		return true
+	}
+	return false
+}
+
 // refusal is a Refusal with words.
 type refusal struct {
 	why    Refusal

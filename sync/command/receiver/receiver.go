@@ -227,7 +227,8 @@ func (r *Receiver) set(change func(*Status)) {
 }
 
 // refused counts a refusal and records it. Somebody who sends a lot of what is
-// refused does not fill the log with it.
+// refused does not fill the log with it; what only the CRM can have sent is always
+// recorded.
 func (r *Receiver) refused(ctx context.Context, c *wire.Command, err error) {
 	reason, detail := why(err)
 	r.set(func(s *Status) {
@@ -235,12 +236,15 @@ func (r *Receiver) refused(ctx context.Context, c *wire.Command, err error) {
 		s.Last = string(reason) + ": " + detail
 	})
 	r.o.Logger.Warn("command refused", "reason", string(reason), "error", detail)
-	k := r.counts[reason]
-	if k == nil {
-		k = &coalesce{limiter: limiter{most: recordsAtOnce, every: recordsEvery}}
-		r.counts[reason] = k
+	more, ok := uint64(0), true
+	if !reason.nonceUsed() {
+		k := r.counts[reason]
+		if k == nil {
+			k = &coalesce{limiter: limiter{most: recordsAtOnce, every: recordsEvery}}
+			r.counts[reason] = k
+		}
+		more, ok = k.record(time.Now())
 	}
-	more, ok := k.record(time.Now())
 	if !ok {
 		return
 	}

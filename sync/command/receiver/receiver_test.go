@@ -289,6 +289,23 @@ func TestManyRefusalsOfOneKindDoNotFillTheLog(t *testing.T) {
 	}
 }
 
+// TestEachRefusalOfACommandForItsNonceIsRecorded: nobody but the CRM can make one,
+// and whoever ordered it is to hear of it.
+func TestEachRefusalOfACommandForItsNonceIsRecorded(t *testing.T) {
+	b := newBench(t)
+	b.a.err = errors.New("the disk is full")
+	for i := range recordsAtOnce + 3 {
+		c := b.unlock(b.ask())
+		c.ID = nonce(i + 1)
+		b.gate.given = time.Now()
+		b.asks = limiter{most: asksAtOnce, every: asksEvery}
+		b.send(b.call(c, b.key), false)
+		if got := b.last().Data.Command; got == nil || got.ID != c.ID {
+			t.Fatalf("refusal %d: recorded last is %+v", i, got)
+		}
+	}
+}
+
 func TestADoorThatDoesNotRecordIsAFailedCommand(t *testing.T) {
 	b := newBench(t)
 	b.a.err = errors.New("the disk is full")

@@ -60,6 +60,9 @@ type Options struct {
 	Look         time.Duration // how often it is looked for; default 50 ms
 }
 
+// asks is how often a controller is asked for a nonce within NonceWithin.
+const asks = 5
+
 // Sender sends commands. Its methods may be used from several goroutines: commands
 // for one controller go one after the other, each with a nonce of its own.
 type Sender struct {
@@ -131,6 +134,9 @@ func (s *Sender) Send(ctx context.Context, c wire.Command) (id string, done cent
 	if err != nil {
 		return c.ID, done, err
 	}
+	if err := c.Check(); err != nil { // before a nonce is given out for it
+		return c.ID, done, err
+	}
 	if err := s.o.Store.May(ctx, c.Controller); err != nil {
 		return c.ID, done, err
 	}
@@ -155,6 +161,7 @@ func (s *Sender) Send(ctx context.Context, c wire.Command) (id string, done cent
 		return c.ID, done, err
 	}
 	call := wire.Call{V: wire.Version, Controller: c.Controller, Authority: authority.JWS, Command: jws}
+	l.last = c.Nonce
 	if err := s.publish(ctx, topic, &call); err != nil {
 		// The broker may have taken it all the same.
 		err = fmt.Errorf("%w: %w", ErrNoAnswer, err)
@@ -165,7 +172,8 @@ func (s *Sender) Send(ctx context.Context, c wire.Command) (id string, done cent
 	return c.ID, done, err
 }
 
-// nonce asks the controller for one.
+// nonce asks the controller for one, several times: a question may be lost, and a
+// controller that hears too many at once answers only some.
 func (s *Sender) nonce(ctx context.Context, l *line, topic, controller string) (string, error) {
 	select {
 	case <-l.nonces: // from before
@@ -175,14 +183,20 @@ func (s *Sender) nonce(ctx context.Context, l *line, topic, controller string) (
 	if err := s.publish(ctx, topic, &ask); err != nil {
 		return "", fmt.Errorf("%w: the broker does not take the question for it: %w", ErrOffline, err)
 	}
-	late := time.NewTimer(s.o.NonceWithin)
+	late, again := time.NewTimer(s.o.NonceWithin), time.NewTicker(s.o.NonceWithin/asks)
 	defer late.Stop()
+	defer again.Stop()
+	asking, cancel := context.WithTimeout(ctx, s.o.NonceWithin)
+	defer cancel()
 	for {
 		select {
 		case nonce := <-l.nonces:
 			if nonce != l.last { // of a state from before it was used
-				l.last = nonce
 				return nonce, nil
+			}
+		case <-again.C:
+			if err := s.publish(asking, topic, &ask); err != nil {
+				s.o.Logger.Debug("a controller was not asked again for a nonce", "of", controller, "error", err)
 			}
 		case <-late.C:
 			return "", fmt.Errorf("%w within %v: is it connected, and of a version that takes commands? Nothing was ordered", ErrOffline, s.o.NonceWithin)

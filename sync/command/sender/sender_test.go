@@ -182,7 +182,7 @@ func newSite(t *testing.T) *site {
 		}
 	})
 	s.sender = sender.New(sender.Options{
-		Store: s, Publisher: s.crm, NonceWithin: time.Second, AnswerWithin: time.Second, Look: time.Millisecond,
+		Store: s, Publisher: s.crm, NonceWithin: 2 * time.Second, AnswerWithin: time.Second, Look: time.Millisecond,
 		Authority: func() (*sender.Authority, error) { return &sender.Authority{JWS: s.authority, Commands: s.key}, nil },
 	})
 	return s
@@ -289,6 +289,33 @@ func TestWhatHappenedIsSaidWhereThereIsNoRecord(t *testing.T) {
 	}
 	if got := s.count(); got != 1 {
 		t.Errorf("%d were obeyed, want 1", got)
+	}
+}
+
+// TestAnOrderThatIsWrittenWrongDoesNotDelayTheNext: whoever mistypes a lockdown
+// gives it again at once.
+func TestAnOrderThatIsWrittenWrongDoesNotDelayTheNext(t *testing.T) {
+	s := newSite(t)
+	s.start()
+	wrong := unlock("INC-12")
+	wrong.Operator = "M. Jansen"
+	if _, _, err := s.sender.Send(t.Context(), wrong); err == nil || errors.Is(err, sender.ErrOffline) {
+		t.Errorf("an operator without an id: %v", err)
+	}
+	if _, _, err := s.sender.Send(t.Context(), unlock("INC-12")); err != nil {
+		t.Errorf("the next: %v", err)
+	}
+}
+
+// TestAQuestionThatIsLostIsAskedAgain: a controller answers only so many at once,
+// and who gives orders to all its doors is not to be told that it is offline.
+func TestAQuestionThatIsLostIsAskedAgain(t *testing.T) {
+	s := newSite(t)
+	s.start()
+	for i := range 13 { // it answers 10 at once
+		if _, _, err := s.sender.Send(t.Context(), unlock("INC-12")); err != nil {
+			t.Fatalf("command %d: %v", i, err)
+		}
 	}
 }
 

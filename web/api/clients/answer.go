@@ -21,7 +21,7 @@ var ErrOtherRequest = errors.New("the key was used for another request")
 // the key was used for another request.
 func (s *Store) Answered(ctx context.Context, client, key string, request [16]byte) ([]byte, error) {
 	var was, sealed []byte
-	err := s.db.QueryRowContext(ctx, `SELECT request, body FROM answer WHERE client = $1 AND key = $2 AND at > $3`,
+	err := s.db.R.QueryRowContext(ctx, `SELECT request, body FROM answer WHERE client = $1 AND key = $2 AND at > $3`,
 		client, key, s.now().Add(-KeepAnswers).UnixMicro()).Scan(&was, &sealed)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
@@ -41,10 +41,10 @@ func (s *Store) Answered(ctx context.Context, client, key string, request [16]by
 // Keep keeps an answer for Answered, and forgets those that are too old.
 func (s *Store) Keep(ctx context.Context, client, key string, request [16]byte, answer []byte) error {
 	now := s.now()
-	if _, err := s.db.ExecContext(ctx, `DELETE FROM answer WHERE at <= $1`, now.Add(-KeepAnswers).UnixMicro()); err != nil {
+	if _, err := s.db.W.ExecContext(ctx, `DELETE FROM answer WHERE at <= $1`, now.Add(-KeepAnswers).UnixMicro()); err != nil {
 		return fmt.Errorf("forget old answers: %w", err)
 	}
-	_, err := s.db.ExecContext(ctx, `INSERT INTO answer (client, key, at, request, body) VALUES ($1, $2, $3, $4, $5)`,
+	_, err := s.db.W.ExecContext(ctx, `INSERT INTO answer (client, key, at, request, body) VALUES ($1, $2, $3, $4, $5)`,
 		client, key, now.UnixMicro(), request[:], s.o.Sealer.Seal(answer, answerPlace(client, key)))
 	if err != nil {
 		return fmt.Errorf("keep an answer: %w", err)

@@ -195,7 +195,7 @@ func (s *Store) add(ctx context.Context, n New, kind Kind, hash [sha256.Size]byt
 		return Client{}, err
 	}
 	c := Client{Name: n.Name, Kind: kind, Scopes: scopes, Made: now, By: n.By, Why: n.Why, Until: n.Until.UTC().Truncate(time.Second)}
-	done, err := s.db.ExecContext(ctx, `INSERT INTO client (`+clientColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0, '', '', $9) ON CONFLICT DO NOTHING`,
+	done, err := s.db.W.ExecContext(ctx, `INSERT INTO client (`+clientColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0, '', '', $9) ON CONFLICT DO NOTHING`,
 		c.Name, string(kind), hash[:], joinScopes(scopes), c.Made.UnixMicro(), c.By, c.Why, c.Until.UnixMicro(), s.o.Sealer.Seal(nil, c.place(hash[:])))
 	if err != nil {
 		return Client{}, fmt.Errorf("add client %q: %w", n.Name, err)
@@ -223,7 +223,7 @@ func (s *Store) Revoke(ctx context.Context, name, by, why string) (Client, error
 	if err := checkWho(by, why); err != nil {
 		return Client{}, err
 	}
-	tx, err := s.db.BeginTx(ctx, nil)
+	tx, err := s.db.W.BeginTx(ctx, nil)
 	if err != nil {
 		return Client{}, fmt.Errorf("revoke client %q: %w", name, err)
 	}
@@ -252,7 +252,7 @@ func (s *Store) revoke(ctx context.Context, tx *sql.Tx, name, by, why string) (C
 
 // List reads all clients, sorted by name, those too that were revoked.
 func (s *Store) List(ctx context.Context) ([]Client, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT `+clientColumns+` FROM client ORDER BY name`)
+	rows, err := s.db.R.QueryContext(ctx, `SELECT `+clientColumns+` FROM client ORDER BY name`)
 	if err != nil {
 		return nil, fmt.Errorf("list the API's clients: %w", err)
 	}
@@ -275,7 +275,7 @@ func (s *Store) WithToken(ctx context.Context, text string) (Client, error) {
 	if !ok {
 		return Client{}, ErrUnknown
 	}
-	c, hash, err := s.find(ctx, s.db, `name = $1 AND kind = 'token'`, name)
+	c, hash, err := s.find(ctx, s.db.R, `name = $1 AND kind = 'token'`, name)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return Client{}, err
 	}
@@ -292,7 +292,7 @@ func (s *Store) WithToken(ctx context.Context, text string) (Client, error) {
 // same authority, is nobody's here.
 func (s *Store) WithCertificate(ctx context.Context, cert *x509.Certificate) (Client, error) {
 	sum := sha256.Sum256(cert.Raw)
-	c, _, err := s.find(ctx, s.db, `hash = $1 AND kind = 'certificate'`, sum[:])
+	c, _, err := s.find(ctx, s.db.R, `hash = $1 AND kind = 'certificate'`, sum[:])
 	if errors.Is(err, sql.ErrNoRows) {
 		return Client{}, ErrUnknown
 	}
@@ -311,7 +311,7 @@ func (s *Store) use(ctx context.Context, c Client) (Client, error) {
 	if now.Sub(c.Used) < usedEvery {
 		return c, nil
 	}
-	if _, err := s.db.ExecContext(ctx, `UPDATE client SET used = $1 WHERE name = $2`, now.UnixMicro(), c.Name); err != nil {
+	if _, err := s.db.W.ExecContext(ctx, `UPDATE client SET used = $1 WHERE name = $2`, now.UnixMicro(), c.Name); err != nil {
 		return Client{}, fmt.Errorf("note the use of client %q: %w", c.Name, err)
 	}
 	c.Used = now

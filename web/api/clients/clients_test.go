@@ -225,7 +225,7 @@ func TestAnAnswerIsItsKeysAlone(t *testing.T) {
 	if err := s.Keep(ctx, "crm", "k-1", [16]byte{1}, []byte("mine")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.db.Exec(`UPDATE answer SET client = 'desk'`); err != nil {
+	if _, err := s.db.W.Exec(`UPDATE answer SET client = 'desk'`); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := s.Answered(ctx, "desk", "k-1", [16]byte{1}); err == nil {
@@ -247,7 +247,7 @@ func TestWhoWritesToTheFileLetsNobodyIn(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := s.db.Exec(change); err != nil {
+		if _, err := s.db.W.Exec(change); err != nil {
 			t.Fatalf("%s: %v", change, err)
 		}
 		if c, err := s.WithToken(ctx, token); err == nil || errors.Is(err, ErrUnknown) {

@@ -5,17 +5,12 @@ package clients
 
 import (
 	"context"
-	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/url"
-	"os"
 	"time"
 
-	_ "github.com/mattn/go-sqlite3" // the driver "sqlite3"
-	"github.com/pressly/goose/v3"
+	"github.com/gatehouse-acs/gatehouse/internal/sqlite"
 )
 
 //go:embed migrations/*.sql
@@ -39,7 +34,7 @@ type Options struct {
 // Store is an open store. It may be used from several goroutines, and beside
 // other processes that have the same file open.
 type Store struct {
-	db *sql.DB
+	db *sqlite.DB
 	o  Options
 }
 
@@ -54,34 +49,8 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 }
 
 func (s *Store) open(ctx context.Context, path string) error {
-	// Made by us first, so that nobody else can ever read it.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	info, err := f.Stat()
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return fmt.Errorf("it can be read by others (mode %#o): chmod 600 it", mode)
-	}
-	// The pragmas stand in the DSN since each pooled connection needs them.
-	s.db, err = sql.Open("sqlite3", "file:"+(&url.URL{Path: path}).EscapedPath()+
-		"?mode=rw&_journal_mode=WAL&_synchronous=FULL&_busy_timeout=10000&_secure_delete=on&_stmt_cache_size=16&_txlock=immediate")
-	if err != nil {
-		return err
-	}
-	s.db.SetMaxOpenConns(4)
-	sub, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, s.db, sub)
-	if err != nil {
-		return err
-	}
-	_, err = p.Up(ctx)
+	var err error
+	s.db, err = sqlite.Open(ctx, path, migrations, 4)
 	return err
 }
 
