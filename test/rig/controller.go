@@ -205,6 +205,13 @@ func (c *Controller) see(o sim.Output) {
 // Opened is poked when a door's strike is unlocked.
 func (c *Controller) Opened(door string) <-chan struct{} { return c.opened[door] }
 
+// Unlocked reports whether a door's strike was last seen to be unlocked.
+func (c *Controller) Unlocked(door string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state[door] == sim.Unlocked
+}
+
 // Unlocks are all movements of the strikes, in order.
 func (c *Controller) Unlocks() []Unlock {
 	c.mu.Lock()
