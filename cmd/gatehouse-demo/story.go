@@ -112,8 +112,9 @@ func (s *site) swipe(ctx context.Context, key byte, reader string, want wanted) 
 }
 
 // both is a swipe whose person then gives a finger or an eye, when the door asks
-// for it; "" is nothing. Where the disk stalled so long that the record came too
-// late for the door, the door rightly stayed locked, and all is done once more.
+// for it; "" is nothing. Where the record, or the finger, came too late for the door
+// on a machine that had other things to do, the door rightly stayed locked, and all
+// is done once more.
 func (s *site) both(ctx context.Context, key byte, reader string, part biometric.Part, want wanted) error {
 	who, _ := byKey(key)
 	for {
@@ -126,7 +127,7 @@ func (s *site) both(ctx context.Context, key byte, reader string, part biometric
 		if err != nil || !late {
 			return err
 		}
-		s.screen.note("the disk was too slow for the door: once more")
+		s.screen.note("that was too slow for the door: once more")
 	}
 }
 
@@ -143,7 +144,9 @@ func (s *site) tried(ctx context.Context, key byte, reader string, want wanted) 
 // screen; late says that the door could not open in time.
 func (s *site) outcome(ctx context.Context, w *swipe, want wanted) (late bool, err error) {
 	if want.passage == "entered" || want.passage == "left" {
-		if err := s.screen.until(ctx, func() bool { return w.unlocked != nil || w.late }); err != nil {
+		if err := s.screen.until(ctx, func() bool {
+			return w.unlocked != nil || w.late || w.decided != nil && w.decided.Decision != "granted"
+		}); err != nil {
 			return false, fmt.Errorf("%s at %s: the strike did not move: %w", w.who, w.reader, err)
 		}
 		if w.unlocked != nil {
@@ -164,7 +167,7 @@ func (s *site) outcome(ctx context.Context, w *swipe, want wanted) (late bool, e
 	switch {
 	case got == want:
 		return false, nil
-	case w.late && got == notEntered:
+	case w.late && got == notEntered, want.passage == "entered" && got == denied("factor_missing"):
 		return true, nil
 	}
 	return false, fmt.Errorf("%s at %s: it is %+v, and should be %+v", w.who, w.reader, got, want)
