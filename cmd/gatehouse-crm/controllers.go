@@ -17,6 +17,7 @@ import (
 	"github.com/gatehouse-acs/gatehouse/internal/keys"
 	"github.com/gatehouse-acs/gatehouse/internal/pki"
 	"github.com/gatehouse-acs/gatehouse/visitorlog/central"
+	"github.com/go-jose/go-jose/v4"
 	"github.com/spf13/cobra"
 )
 
@@ -191,23 +192,30 @@ It asks for this CRM's fingerprint, which is
 }
 
 func (a *approval) confirm(cmd *cobra.Command, r *pki.Request) error {
+	return confirmRequest(cmd, a.yes, a.fingerprint, r.Log, "approve", "approved", "Is that what \"gatehouse init\" said on the controller?")
+}
+
+// confirmRequest has somebody compare the fingerprint of a request, unless they
+// gave it, or vouch for where the request came from. Verb and done are what becomes
+// of it, such as approve and approved.
+func confirmRequest(cmd *cobra.Command, yes bool, fingerprint string, key jose.JSONWebKey, verb, done, question string) error {
 	switch {
-	case a.yes:
+	case yes:
 		return nil
-	case a.fingerprint != "":
-		if !keys.IsFingerprint(a.fingerprint, r.Log) {
-			return fmt.Errorf("the request's fingerprint is not %q: do not approve it, and find out where it came from", a.fingerprint)
+	case fingerprint != "":
+		if !keys.IsFingerprint(fingerprint, key) {
+			return fmt.Errorf("the request's fingerprint is not %q: do not %s it, and find out where it came from", fingerprint, verb)
 		}
 		return nil
 	}
-	yes, asked, err := cli.Confirm(cmd.InOrStdin(), cmd.OutOrStdout(), "Is that what \"gatehouse init\" said on the controller?")
+	confirmed, asked, err := cli.Confirm(cmd.InOrStdin(), cmd.OutOrStdout(), question)
 	switch {
 	case err != nil:
 		return err
 	case !asked:
 		return errors.New("nobody is here to confirm the fingerprint: give it with --fingerprint, or use --yes in a script that brought the request itself")
-	case !yes:
-		return errors.New("not approved: nothing was changed")
+	case !confirmed:
+		return fmt.Errorf("not %s: nothing was changed", done)
 	}
 	return nil
 }

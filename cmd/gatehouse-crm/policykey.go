@@ -1,12 +1,10 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"time"
 
-	"github.com/gatehouse-acs/gatehouse/internal/cli"
 	"github.com/gatehouse-acs/gatehouse/internal/keys"
 	"github.com/gatehouse-acs/gatehouse/internal/pki"
 	"github.com/spf13/cobra"
@@ -79,25 +77,7 @@ func readPolicyRoot(file string) (*keys.Signer, error) {
 }
 
 func (o *offlineRoot) confirm(cmd *cobra.Command, r *pki.PolicyRequest) error {
-	switch {
-	case o.yes:
-		return nil
-	case o.fingerprint != "":
-		if !keys.IsFingerprint(o.fingerprint, r.Key) {
-			return fmt.Errorf("the request's fingerprint is not %q: do not certify it, and find out where it came from", o.fingerprint)
-		}
-		return nil
-	}
-	yes, asked, err := cli.Confirm(cmd.InOrStdin(), cmd.OutOrStdout(), "Is that what \"policy request\" said at the CRM?")
-	switch {
-	case err != nil:
-		return err
-	case !asked:
-		return errors.New("nobody is here to confirm the fingerprint: give it with --fingerprint, or use --yes in a script that brought the request itself")
-	case !yes:
-		return errors.New("not certified: nothing was changed")
-	}
-	return nil
+	return confirmRequest(cmd, o.yes, o.fingerprint, r.Key, "certify", "certified", "Is that what \"policy request\" said at the CRM?")
 }
 
 func newPolicyCertifyCmd() *cobra.Command {
