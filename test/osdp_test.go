@@ -264,9 +264,7 @@ func TestADoorThatAsksForAnEyeOpensForNothingLess(t *testing.T) {
 		}
 		v.far.Hold(c.eye)
 		got := v.decided(&next)
-		// A window that ends before the loss of the channel is known says no more than that nothing came.
-		late := c.forge && got.Reason == access.ReasonFactorMissing
-		if got.Reason != c.reason && !late {
+		if got.Reason != c.reason {
 			t.Errorf("%s: the decision is %s, %s (%+v), not %s", c.name, got.Decision, got.Reason, got.Outcomes, c.reason)
 		}
 		v.far.Hold(nil)
